@@ -1,0 +1,82 @@
+"""The `rlhf` command: finds the verb, runs it, turns errors into one line and an exit code.
+
+A verb is a module here with `SUMMARY` (one line), `EXAMPLE` (a command that works) and
+`main(argv)`. It parses, calls and prints; the work itself is done in the packages below.
+"""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from rlhf.config import nearest_hint
+from rlhf.errors import ConfigError, RlhfError, StageError
+
+VERBS = {
+    "run": "rlhf.cli.run",
+    "sft": "rlhf.cli.sft",
+    "sample": "rlhf.cli.sample",
+    "reward": "rlhf.cli.reward",
+    "dpo": "rlhf.cli.dpo",
+    "evaluate": "rlhf.cli.evaluate",
+    "report": "rlhf.cli.report",
+    "pull": "rlhf.cli.pull",
+    "feedback": "rlhf.cli.feedback",
+    "ratings": "rlhf.cli.ratings",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `rlhf VERB ...` and return its exit code (see rlhf.errors)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if words else 2
+    try:
+        return verb_module(words[0]).main(words[1:]) or 0
+    except KeyboardInterrupt:
+        print("rlhf: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        known = as_rlhf_error(error)
+        print(f"rlhf {words[0]}: {one_line(known)}", file=sys.stderr)
+        return known.exit_code
+
+
+def verb_module(verb: str):
+    """The module that implements `verb`; imported only now, since training imports torch."""
+    if verb not in VERBS:
+        raise ConfigError(f"no such command: {verb}{nearest_hint(verb, VERBS)}; see rlhf --help")
+    return importlib.import_module(VERBS[verb])
+
+
+def overview() -> str:
+    """What `rlhf --help` prints: every verb with its one line and an example."""
+    lines = ["usage: rlhf COMMAND [options]   (rlhf COMMAND --help tells more)", ""]
+    for verb in VERBS:
+        module = verb_module(verb)
+        lines += [f"  {verb:10} {module.SUMMARY}", f"  {'':10}   $ {module.EXAMPLE}"]
+    lines += ["", "exit codes: 0 done, 2 usage, 3 bad data, 4 a stage failed, 5 refused by a gate"]
+    return "\n".join([*lines, "--debug, anywhere: show the traceback of an error"])
+
+
+def as_rlhf_error(error: Exception) -> RlhfError:
+    """The error as one for people; what nobody foresaw becomes a StageError that says so."""
+    if isinstance(error, RlhfError):
+        return error
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{error.filename}: " if error.filename else ""
+        reason = os.strerror(error.errno)
+        return StageError(f"{where}{reason}; check the path, its permissions and the free space")
+    kind = type(error).__name__
+    return StageError(f"unexpected {kind}: {error}; run again with --debug to see where")
+
+
+def one_line(error: Exception) -> str:
+    """The message without line breaks, since a log reader takes one line an error."""
+    return " ".join(str(error).split())

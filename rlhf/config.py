@@ -1,0 +1,170 @@
+"""Configuration as TRL does it: a flat YAML < the command line, into dataclasses.
+
+Every key is a declared field with a type and a help text; a key that nobody declared is
+refused, and the nearest declared one is named.
+"""
+
+import argparse
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from rlhf.errors import ConfigError
+
+
+def parse_config(
+    verb: str,
+    dataclass_types: Sequence[type],
+    argv: Sequence[str],
+    *,
+    example: str,
+    defaults: Mapping[str, Any] | None = None,
+) -> tuple[Any, ...]:
+    """One instance of each dataclass, filled from --config's YAML and then from `argv`.
+
+    `defaults` replaces field defaults (a laptop has no bf16, say). Raises ConfigError on an
+    unknown key, a wrong type, or a config file that is missing or no mapping.
+    """
+    parser = _parser(verb, dataclass_types, example)
+    known = {action.dest for action in parser._actions}
+    argv = list(argv)
+    flags = {flag_name(option) for action in parser._actions for option in action.option_strings}
+    refuse_unknown([flag_name(word) for word in argv if is_flag(word)], flags, "the command line")
+    from_file, path = _config_file(argv, known)
+    from_file = {key: _typed(parser, key, value, path) for key, value in from_file.items()}
+    parser.set_defaults_with_config(**{**(defaults or {}), **from_file})
+    try:
+        # An `.args` file beside the program is a habit of HfArgumentParser; we read one YAML only.
+        parsed = parser.parse_args_into_dataclasses(args=argv, look_for_args_file=False)
+    except (ValueError, TypeError, ImportError) as error:
+        raise ConfigError(f"{error}; see rlhf {verb} --help") from None
+    return tuple(parsed[: len(dataclass_types)])  # what follows is the namespace of --config
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; ConfigError (with the line) when it holds anything else."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; give the path of a YAML file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file; give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        raise ConfigError(f"{where}: not valid YAML: {problem}; mend that line") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds no `key: value` lines; see configs/ for examples")
+    return values
+
+
+def refuse_unknown(keys: Iterable[str], known: Iterable[str], where: object) -> None:
+    """Raise ConfigError for the first key that is not known, naming the nearest that is."""
+    known = set(known)
+    for key in keys:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}{nearest_hint(key, known)}")
+
+
+def nearest_hint(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the known word closest to `word`, or nothing."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def is_flag(word: str) -> bool:
+    """Whether a word of the command line names a key (`--beta`) and is no negative number."""
+    return word.startswith("--") and len(word) > 2
+
+
+def flag_name(word: str) -> str:
+    """`--learning-rate=1e-4` -> `learning_rate`: the field that a flag sets."""
+    name = word[2:].partition("=")[0].replace("-", "_")
+    return name
+
+
+def take_option(argv: list[str], name: str) -> str | None:
+    """Remove `--name VALUE` (or `--name=VALUE`) from `argv` and return the value."""
+    for index, word in enumerate(argv):
+        if word == f"--{name}":
+            if index + 1 == len(argv):
+                raise ConfigError(f"--{name} needs a value")
+            value = argv[index + 1]
+            del argv[index : index + 2]
+            return value
+        if word.startswith(f"--{name}="):
+            del argv[index]
+            return word.partition("=")[2]
+    return None
+
+
+def _config_file(argv: list[str], known: Iterable[str]) -> tuple[dict[str, Any], str]:
+    """The settings of the YAML files named by --config (a later one wins), and the last path."""
+    settings: dict[str, Any] = {}
+    last = ""
+    while (path := take_option(argv, "config")) is not None:
+        values = read_yaml(Path(path))
+        refuse_unknown(values, set(known) - {"help", "config"}, path)
+        settings |= values
+        last = path
+    return settings, last
+
+
+def _typed(parser: Any, key: str, value: Any, path: str) -> Any:
+    """A YAML value as the field `key` wants it; ConfigError when it is of another type.
+
+    argparse converts text alone (and YAML 1.1 reads 1e-4 as text); everything else would pass
+    through it unchecked.
+    """
+    action = next(action for action in parser._actions if action.dest == key)
+    if action.nargs == "+" and value is not None:
+        values = value if isinstance(value, list) else [value]
+        return [_converted(action, item, key, path) for item in values]
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, dict) and action.type is not bool:
+        return value  # fields such as lr_scheduler_kwargs: a mapping, or its JSON text
+    return _converted(action, value, key, path)
+
+
+def _converted(action: Any, value: Any, key: str, path: str) -> Any:
+    if isinstance(value, bool) and action.type in (int, float, str) and action.const is None:
+        raise ConfigError(f"{path}: {key} must be {_kind(action)}, not {value!r}; mend that value")
+    if isinstance(value, bool) and action.type is str:
+        return value  # `fsdp: true`: a flag that may also be text
+    try:
+        return value if action.type is None else action.type(_as_text(value, action))
+    except (ValueError, TypeError, argparse.ArgumentTypeError):
+        problem = f"{key} must be {_kind(action)}, not {value!r}"
+        raise ConfigError(f"{path}: {problem}; mend that value") from None
+
+
+def _as_text(value: Any, action: Any) -> Any:
+    if isinstance(value, (list, dict)):
+        raise TypeError(value)
+    return value if action.type is float else str(value)
+
+
+def _kind(action: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "text"}
+    if action.choices:
+        return "one of " + ", ".join(str(choice) for choice in action.choices)
+    return names.get(action.type, "true or false" if action.const is True else "a single value")
+
+
+def _parser(verb: str, dataclass_types: Sequence[type], example: str) -> Any:
+    from trl import TrlParser  # imports torch: only once a verb that trains has been chosen
+
+    class OneLineParser(TrlParser):
+        def error(self, message: str) -> NoReturn:
+            raise ConfigError(f"{message}; see rlhf {verb} --help")
+
+    parser = OneLineParser(
+        dataclass_types, prog=f"rlhf {verb}", epilog=f"example: {example}", allow_abbrev=False
+    )
+    parser.add_argument("--config", help="YAML file with any of these keys")
+    return parser

@@ -1,0 +1,167 @@
+"""What a stage leaves behind: `manifest.json`, written last and whole, so that a folder with
+one is a finished stage and a folder without one is not."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rlhf import __version__
+from rlhf.errors import DataError, StageError
+
+MANIFEST_NAME = "manifest.json"
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "gradio")
+
+
+@dataclass(slots=True, kw_only=True)
+class Manifest:
+    """How a stage's output came to be, down to the ids of the labels behind it."""
+
+    stage: str
+    config: dict[str, Any]
+    inputs: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    simulated: bool = False
+    seed: int | None = None
+    code_version: str = ""
+    libraries: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    started: str = ""
+    seconds: float = 0.0
+    peak_rss_gb: float = 0.0
+
+    def write(self, folder: Path) -> None:
+        """Put manifest.json into `folder` in one step: a reader sees none or all of it."""
+        write_json(folder / MANIFEST_NAME, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """The manifest of a finished stage; DataError when there is none or it is damaged."""
+        path = folder / MANIFEST_NAME
+        try:
+            values = json.loads(path.read_text())
+            return cls(**values)
+        except FileNotFoundError:
+            raise DataError(
+                f"{folder}: no {MANIFEST_NAME}, so no finished stage; run it first"
+            ) from None
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path}: damaged manifest ({error}); run the stage again") from None
+
+
+@contextmanager
+def recorded_stage(stage: str, folder: Path, config: Mapping[str, Any]) -> Iterator[Manifest]:
+    """Run a stage's body, then write its manifest with time, memory and versions.
+
+    When the body raises, no manifest is written. A body that has checked its inputs and is
+    about to replace what an earlier run left calls `invalidate` first.
+    """
+    make_folder(folder)
+    manifest = Manifest(stage=stage, config=jsonable(dict(config)))
+    manifest.seed = manifest.config.get("seed")
+    manifest.started = datetime.now(UTC).isoformat(timespec="seconds")
+    begun = time.monotonic()
+    yield manifest
+    manifest.seconds = round(time.monotonic() - begun, 1)
+    manifest.peak_rss_gb = peak_rss_gb()
+    manifest.code_version = code_version()
+    manifest.libraries = library_versions()
+    manifest.machine = {"platform": platform.platform(), "cpus": os.cpu_count()}
+    manifest.write(folder)
+
+
+def invalidate(folder: Path) -> None:
+    """Withdraw an earlier manifest: from here on the folder's files are being replaced."""
+    (folder / MANIFEST_NAME).unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON so that the old file survives whatever happens half way (a full disk, a kill)."""
+    write_text(path, json.dumps(jsonable(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text through a temporary neighbour and rename it into place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StageError(
+            f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
+        ) from None
+
+
+def make_folder(folder: Path) -> Path:
+    """Create a folder to write to, or say in one line why that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StageError(
+            f"{folder}: cannot be created ({error.strerror}); choose another --output_dir"
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise StageError(f"{folder}: not writable; choose another --output_dir")
+    return folder
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 (hex) of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def peak_rss_gb() -> float:
+    """The largest resident memory that this process has had, in GB (10**9 bytes)."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kilobytes * 1024 / 1e9, 3)
+
+
+def library_versions() -> dict[str, str]:
+    """The installed versions of the libraries that can change a number."""
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def code_version() -> str:
+    """Package version and, in a checkout, the commit with `-dirty` when the tree differs."""
+    checkout = Path(__file__).parent.parent
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__}+{commit.stdout.strip()}"
+
+
+def jsonable(value: object) -> Any:
+    """The same value as JSON can hold it: paths and enums become text, NaN becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [jsonable(item) for item in value]
+    if isinstance(value, bool) or value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if hasattr(value, "tolist"):
+        return jsonable(value.tolist())
+    return str(value)
