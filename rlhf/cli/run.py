@@ -1,0 +1,82 @@
+"""`rlhf run`: a whole pipeline, continuing where it stopped."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from rlhf.errors import ConfigError
+
+SUMMARY = "run a pipeline of stages; run it again to continue where it stopped"
+EXAMPLE = "rlhf run configs/pipeline/quickstart.yaml --output_dir runs/quickstart"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse, plan, run the stages, write the report and print the closing table."""
+    from rlhf.cli import verb_module
+    from rlhf.pipeline.plan import load_plan
+    from rlhf.pipeline.runner import run_pipeline
+    from rlhf.pipeline.summary import print_summary
+
+    options, rest = command_line().parse_known_args(list(argv))
+    plan = load_plan(options.pipeline, options.output_dir, read_overrides(rest))
+    code = run_pipeline(
+        plan,
+        validate=lambda stage, words: verb_module(stage).parse(words),
+        until=options.until,
+        from_stage=options.from_stage,
+    )
+    if code == 0:
+        code = verb_module("report").main([str(plan.output_dir)]) or 0
+        print_summary(plan)
+    return code
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse, with its complaint as our one line and exit code."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def command_line() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="rlhf run",
+        description=SUMMARY,
+        epilog=f"example: {EXAMPLE} --ratings human --dpo.learning_rate 1e-4. "
+        "Any --STAGE.KEY VALUE and any shared --KEY VALUE overrides the YAML.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("pipeline", type=Path, help="pipeline YAML: a section for each stage")
+    parser.add_argument("--output_dir", type=Path, required=True, help="run folder")
+    parser.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    parser.add_argument(
+        "--from_stage", metavar="STAGE", help="do this stage and all after it again"
+    )
+    return parser
+
+
+def read_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """`--dpo.beta 0.2 --seed 1` as `{"dpo.beta": 0.2, "seed": 1}`; several values make a list."""
+    overrides: dict[str, Any] = {}
+    values: list[Any] = []
+    key = None
+    for word in words:
+        if word.startswith("--"):
+            key, equals, value = word[2:].partition("=")
+            values = [yaml.safe_load(value)] if equals else []
+            overrides[key] = values
+        elif key is None:
+            raise ConfigError(f"{word!r}: expected --KEY VALUE; see rlhf run --help")
+        else:
+            values.append(yaml.safe_load(word))
+    return {key: values_of(values) for key, values in overrides.items()}
+
+
+def values_of(values: list[Any]) -> Any:
+    """A flag alone means true, one value is itself, several are a list."""
+    if not values:
+        return True
+    return values[0] if len(values) == 1 else values

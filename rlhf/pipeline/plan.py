@@ -1,0 +1,179 @@
+"""A pipeline's plan: which stages run, with which settings, reading what from where.
+
+A pipeline YAML has one section per stage with that stage's own keys, and a few keys on top
+that several stages share. The plan adds the wiring: each stage's output folder, and the
+outputs of earlier stages as its inputs. A key written in a section wins over both.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf.config import read_yaml, refuse_unknown
+from rlhf.errors import ConfigError
+from rlhf.records import STAGES
+
+SHARED_KEYS: Mapping[str, tuple[str, ...]] = {
+    "model_name_or_path": ("sft",),
+    "dtype": ("sft", "sample", "reward", "dpo", "evaluate"),
+    "seed": STAGES,
+    "report_to": ("sft", "reward", "dpo"),
+    "accelerate_config": ("sft", "reward", "dpo"),
+}
+"""Keys on top of a pipeline and the stages that they are handed to."""
+
+REQUIRES: Mapping[str, tuple[str, ...]] = {
+    "sft": (),
+    "sample": ("sft",),
+    "ratings": ("sample",),
+    "reward": ("sft", "ratings"),
+    "dpo": ("sft", "ratings"),
+    "evaluate": ("sft", "reward", "dpo"),
+}
+"""Which earlier stages' outputs a stage reads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePlan:
+    """One stage: its name (also its verb), all its settings, and the stages that it reads."""
+
+    name: str
+    config: dict[str, Any]
+    output_dir: Path
+    requires: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelinePlan:
+    """The stages of one pipeline in their order, all writing under `output_dir`."""
+
+    name: str
+    output_dir: Path
+    stages: tuple[StagePlan, ...]
+
+    def index(self, stage: str) -> int:
+        """Where a stage stands in the order; ConfigError when the pipeline has none such."""
+        names = [planned.name for planned in self.stages]
+        refuse_unknown([stage], names, f"pipeline {self.name}")
+        return names.index(stage)
+
+
+def load_plan(path: Path, output_dir: Path, overrides: Mapping[str, Any]) -> PipelinePlan:
+    """The plan in a pipeline YAML, with `overrides` (`{"dpo.beta": 0.2, "seed": 1}`) applied."""
+    settings = apply_overrides(read_yaml(path), overrides)
+    refuse_unknown(settings, {*STAGES, *SHARED_KEYS, "campaign"}, path)
+    campaign = str(settings.get("campaign", path.stem))
+    stages = tuple(
+        plan_stage(name, settings, output_dir, campaign) for name in STAGES if name in settings
+    )
+    if not stages:
+        raise ConfigError(f"{path}: names no stage; add a section such as `sft:`")
+    refuse_missing_inputs(path, stages)
+    return PipelinePlan(name=path.stem, output_dir=output_dir, stages=stages)
+
+
+def apply_overrides(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with `STAGE.KEY` and `KEY` overrides laid over them."""
+    merged = {
+        key: section_of(key, value) if key in STAGES else value for key, value in settings.items()
+    }
+    for key, value in overrides.items():
+        stage, dot, name = key.partition(".")
+        if dot:
+            merged.setdefault(stage, {})
+            if not isinstance(merged[stage], dict):
+                raise ConfigError(f"--{key}: {stage} is no stage, so it has no keys of its own")
+            merged[stage][name] = value
+        elif key == "ratings":
+            merged["ratings"] = {**merged.get("ratings", {}), "ratings": value}
+        else:
+            merged[key] = value
+    return merged
+
+
+def section_of(stage: str, value: object) -> dict[str, Any]:
+    """A stage's section as a mapping: `sft:` alone is empty, `ratings: human` says which."""
+    if value is None:
+        return {}
+    if stage == "ratings" and isinstance(value, str):
+        return {"ratings": value}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{stage}: expected the stage's keys below it, got {value!r}")
+    return dict(value)
+
+
+def plan_stage(
+    name: str, settings: Mapping[str, Any], output_dir: Path, campaign: str
+) -> StagePlan:
+    """One stage's settings: wiring < shared keys < the stage's own section."""
+    shared = {
+        key: settings[key]
+        for key, stages in SHARED_KEYS.items()
+        if key in settings and name in stages
+    }
+    wired = WIRING[name](output_dir, campaign, settings)
+    config = {**wired, **shared, **settings[name]}
+    return StagePlan(
+        name=name, config=config, output_dir=output_dir / name, requires=REQUIRES[name]
+    )
+
+
+def refuse_missing_inputs(path: Path, stages: tuple[StagePlan, ...]) -> None:
+    """Every stage's inputs must come from a stage of the plan or be named in its section."""
+    planned = {stage.name for stage in stages}
+    for stage in stages:
+        for needed in stage.requires:
+            if needed not in planned:
+                raise ConfigError(
+                    f"{path}: {stage.name} reads what {needed} writes; add a section `{needed}:`"
+                )
+
+
+def _sft(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"output_dir": str(root / "sft")}
+
+
+def _sample(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"model_name_or_path": str(root / "sft"), "output_dir": str(root / "sample")}
+
+
+def _ratings(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "completions": str(root / "sample" / "completions.jsonl"),
+        "store": str(root / "feedback.db"),
+        "campaign": campaign,
+        "output_dir": str(root / "ratings"),
+    }
+
+
+def _preferences(stage: str) -> Callable[[Path, str, Mapping[str, Any]], dict[str, Any]]:
+    def wire(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "model_name_or_path": str(root / "sft"),
+            "dataset_name": f"feedback:{root / 'feedback.db'}#{campaign}",
+            "output_dir": str(root / stage),
+        }
+
+    return wire
+
+
+def _evaluate(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    base = settings.get("model_name_or_path")
+    policies = [f"base={base}"] if base else []
+    simulated = settings["ratings"].get("ratings", "simulated") == "simulated"
+    return {
+        "policies": [*policies, f"sft={root / 'sft'}", f"dpo={root / 'dpo'}"],
+        "judges": [*(["truth"] if simulated else []), f"reward={root / 'reward'}", "shorter"],
+        "output_dir": str(root / "evaluate"),
+    }
+
+
+WIRING: Mapping[str, Callable[[Path, str, Mapping[str, Any]], dict[str, Any]]] = {
+    "sft": _sft,
+    "sample": _sample,
+    "ratings": _ratings,
+    "reward": _preferences("reward"),
+    "dpo": _preferences("dpo"),
+    "evaluate": _evaluate,
+}

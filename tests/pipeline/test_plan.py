@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+
+from rlhf.cli.run import read_overrides
+from rlhf.errors import ConfigError
+from rlhf.pipeline.plan import load_plan
+from rlhf.records import STAGES
+
+LOOP = """
+model_name_or_path: some-base
+dtype: bfloat16
+seed: 3
+sft: {dataset_name: demos.jsonl}
+sample: {dataset_name: prompts.jsonl}
+ratings: simulated
+reward:
+dpo: {beta: 0.2, seed: 4}
+evaluate: {dataset_name: heldout.jsonl}
+"""
+
+
+@pytest.fixture
+def loop(tmp_path):
+    path = tmp_path / "loop.yaml"
+    path.write_text(LOOP)
+    return path
+
+
+def configs(path, **overrides):
+    plan = load_plan(path, Path("runs/x"), overrides)
+    return {stage.name: stage.config for stage in plan.stages}
+
+
+def test_stages_come_in_the_order_of_the_loop(loop):
+    assert tuple(configs(loop)) == STAGES
+
+
+def test_every_stage_reads_what_the_ones_before_it_wrote(loop):
+    stage = configs(loop)
+    assert stage["sft"]["model_name_or_path"] == "some-base"
+    assert stage["sample"]["model_name_or_path"] == "runs/x/sft"
+    assert stage["ratings"]["completions"] == "runs/x/sample/completions.jsonl"
+    assert stage["reward"]["dataset_name"] == "feedback:runs/x/feedback.db#loop"
+    assert stage["dpo"]["model_name_or_path"] == "runs/x/sft"
+    assert stage["evaluate"]["policies"] == ["base=some-base", "sft=runs/x/sft", "dpo=runs/x/dpo"]
+
+
+def test_a_section_wins_over_shared_keys_and_the_command_line_over_both(loop):
+    assert configs(loop)["sft"]["seed"] == 3
+    assert configs(loop)["dpo"]["seed"] == 4
+    changed = configs(loop, **{"dpo.seed": 5, "dpo.beta": 0.3, "seed": 6})
+    assert (changed["dpo"]["seed"], changed["dpo"]["beta"], changed["sft"]["seed"]) == (5, 0.3, 6)
+
+
+def test_ratings_may_be_a_word_or_a_section(loop):
+    assert configs(loop)["ratings"]["ratings"] == "simulated"
+    human = configs(loop, ratings="human", **{"ratings.overlap": 5})
+    assert human["ratings"]["ratings"] == "human"
+    assert human["ratings"]["overlap"] == 5
+
+
+def test_truth_judges_only_where_the_raters_are_simulated(loop):
+    assert "truth" in configs(loop)["evaluate"]["judges"]
+    assert "truth" not in configs(loop, ratings="human")["evaluate"]["judges"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stf: {}\nsft: {}", "unknown key 'stf'; did you mean 'sft'"),
+        ("seed: 1", "names no stage"),
+        ("dpo: {}", "dpo reads what sft writes"),
+        ("sft: 3", "sft: expected the stage's keys below it"),
+        ("sft: [", "loop.yaml:1"),
+        ("- sft", "holds no `key: value` lines"),
+    ],
+)
+def test_a_wrong_pipeline_is_refused_in_one_line(tmp_path, text, message):
+    path = tmp_path / "loop.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_plan(path, tmp_path, {})
+    assert message in str(error.value)
+
+
+def test_a_missing_pipeline_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="No such file"):
+        load_plan(tmp_path / "none.yaml", tmp_path, {})
+
+
+def test_overrides_are_read_as_yaml_values():
+    words = ["--dpo.beta", "0.2", "--seed=1", "--evaluate.judges", "truth", "shorter", "--x"]
+    assert read_overrides(words) == {
+        "dpo.beta": 0.2,
+        "seed": 1,
+        "evaluate.judges": ["truth", "shorter"],
+        "x": True,
+    }
+    with pytest.raises(ConfigError, match="expected --KEY VALUE"):
+        read_overrides(["0.2"])

@@ -1,0 +1,173 @@
+"""The runner with stages that only write their manifest: what runs, what is kept, what stops."""
+
+import fcntl
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rlhf.errors import ConfigError, StageError
+from rlhf.manifest import MANIFEST_NAME, Manifest
+from rlhf.pipeline import runner
+from rlhf.pipeline.plan import PipelinePlan, StagePlan
+from rlhf.pipeline.runner import run_pipeline
+
+
+class Stages:
+    """Stands in for the stage processes, and notes which of them were started."""
+
+    def __init__(self):
+        self.started = []
+        self.codes = {}
+        self.pending = set()
+
+    def run(self, stage):
+        self.started.append(stage.name)
+        code = self.codes.get(stage.name, 0)
+        if code == 0 and stage.name not in self.pending:
+            manifest = Manifest(stage=stage.name, config=stage.config)
+            manifest.metrics = {"run": len(self.started)}
+            manifest.write(stage.output_dir)
+        return code
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    stages = Stages()
+    monkeypatch.setattr(runner, "run_stage", stages.run)
+    return stages
+
+
+def make_plan(root: Path, **dpo) -> PipelinePlan:
+    def stage(name, requires, config):
+        return StagePlan(name=name, config=config, output_dir=root / name, requires=requires)
+
+    return PipelinePlan(
+        name="loop",
+        output_dir=root,
+        stages=(
+            stage("sft", (), {"seed": 0}),
+            stage("sample", ("sft",), {}),
+            stage("dpo", ("sft",), {"beta": 0.1, **dpo}),
+        ),
+    )
+
+
+def accept(stage, words):
+    assert words[0] == "--config"
+
+
+def test_runs_each_stage_once_and_then_nothing(tmp_path, stages):
+    assert run_pipeline(make_plan(tmp_path), validate=accept) == 0
+    assert stages.started == ["sft", "sample", "dpo"]
+    assert run_pipeline(make_plan(tmp_path), validate=accept) == 0
+    assert stages.started == ["sft", "sample", "dpo"]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["stages"]["dpo"]["run"] == 3
+
+
+def test_until_stops_and_a_later_run_goes_on(tmp_path, stages):
+    run_pipeline(make_plan(tmp_path), validate=accept, until="sft")
+    assert stages.started == ["sft"]
+    run_pipeline(make_plan(tmp_path), validate=accept)
+    assert stages.started == ["sft", "sample", "dpo"]
+
+
+def test_a_failed_stage_ends_the_run_with_its_exit_code(tmp_path, stages):
+    stages.codes["sample"] = 3
+    assert run_pipeline(make_plan(tmp_path), validate=accept) == 3
+    assert stages.started == ["sft", "sample"]
+
+
+def test_awaited_ratings_end_the_run_without_an_error(tmp_path, stages):
+    stages.pending.add("sample")
+    assert run_pipeline(make_plan(tmp_path), validate=accept) == 0
+    assert stages.started == ["sft", "sample"]
+
+
+def test_other_settings_never_overwrite_a_finished_stage_unasked(tmp_path, stages):
+    run_pipeline(make_plan(tmp_path), validate=accept)
+    before = (tmp_path / "dpo" / MANIFEST_NAME).read_bytes()
+    with pytest.raises(ConfigError, match=r"beta: 0.1 -> 0.5.*--from_stage dpo"):
+        run_pipeline(make_plan(tmp_path, beta=0.5), validate=accept)
+    assert (tmp_path / "dpo" / MANIFEST_NAME).read_bytes() == before
+    run_pipeline(make_plan(tmp_path, beta=0.5), validate=accept, from_stage="dpo")
+    assert stages.started[3:] == ["dpo"]
+
+
+def test_a_stage_whose_input_was_made_again_is_made_again(tmp_path, stages):
+    run_pipeline(make_plan(tmp_path), validate=accept)
+    run_pipeline(make_plan(tmp_path), validate=accept, from_stage="sft", until="sft")
+    assert stages.started[3:] == ["sft"]
+    run_pipeline(make_plan(tmp_path), validate=accept)
+    assert stages.started[4:] == ["sample", "dpo"]
+
+
+def test_all_settings_are_checked_before_the_first_stage_starts(tmp_path, stages):
+    def refuse(stage, words):
+        if stage == "dpo":
+            raise ConfigError(f"{words[1]}: unknown key 'bta'; did you mean 'beta'?")
+
+    with pytest.raises(ConfigError, match="section dpo: unknown key 'bta'"):
+        run_pipeline(make_plan(tmp_path), validate=refuse)
+    assert stages.started == []
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_an_unknown_stage_is_refused_with_the_nearest(tmp_path, stages):
+    with pytest.raises(ConfigError, match="'sampel'; did you mean 'sample'"):
+        run_pipeline(make_plan(tmp_path), validate=accept, until="sampel")
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path, stages):
+    with (tmp_path / ".lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another run is at work"):
+            run_pipeline(make_plan(tmp_path), validate=accept)
+    assert stages.started == []
+
+
+def test_a_killed_stage_is_said_to_be_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    plan = make_plan(tmp_path)
+    assert run_pipeline(plan, validate=accept) == 1
+    killer = tmp_path / "killer"
+    killer.write_text("#!/bin/sh\nkill -9 $$\n")
+    killer.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(killer))
+    with pytest.raises(StageError, match="SIGKILL"):
+        run_pipeline(plan, validate=accept)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux only")
+def test_a_stage_dies_with_the_runner(tmp_path):
+    program = (
+        "import subprocess, sys, time\n"
+        "from rlhf.pipeline.runner import die_with_parent\n"
+        "child = subprocess.Popen(['sleep', '60'], preexec_fn=die_with_parent)\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while is_running(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(child)
+
+
+def is_running(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_an_unwritable_folder_is_one_line(tmp_path, stages):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StageError, match="cannot be created"):
+        run_pipeline(make_plan(tmp_path / "file" / "run"), validate=accept)
