@@ -1,0 +1,139 @@
+"""Who says which completion is better: the simulated truth, a reward model, the shorter one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlhf.config import nearest_hint
+from rlhf.errors import ConfigError
+from rlhf.evaluation.drift import num_words
+from rlhf.evaluation.policies import fingerprint, made_from_simulated, named_locations
+from rlhf.models.registry import resolve_model
+from rlhf.records import PromptContent
+
+Scorer = Callable[[Sequence[PromptContent], Sequence[str], Sequence[bool]], list[float]]
+
+TRUTH = "truth"
+SHORTER = "shorter"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """A name and a way to score completions: higher is better, the same for every policy.
+
+    `score` takes prompts [N], texts [N] and whether each ended by itself [N], and gives [N].
+    `fingerprint` changes when its scores might; `caveat` is what a reader should know.
+    """
+
+    name: str
+    kind: Literal["truth", "reward", "shorter"]
+    simulated: bool
+    caveat: str
+    fingerprint: str
+    score: Scorer
+    location: str = ""
+
+    @property
+    def label(self) -> str:
+        """The judge as a sentence and the manifest name it."""
+        return "simulated truth" if self.kind == "truth" else self.name
+
+
+def find_judges(words: Sequence[str], *, batch_size: int, dtype: str) -> list[Judge]:
+    """The judges named on the command line: `truth`, `shorter`, and NAME=REWARD_MODEL.
+
+    ConfigError for anything else, for a folder that is missing, and when there is none.
+    """
+    judges = []
+    for word in words:
+        if word == TRUTH:
+            judges.append(truth_judge())
+        elif word == SHORTER:
+            judges.append(shorter_judge())
+        elif "=" in word:
+            [(name, location)] = named_locations([word], "judges").items()
+            judges.append(reward_judge(name, location, batch_size=batch_size, dtype=dtype))
+        else:
+            hint = nearest_hint(word, (TRUTH, SHORTER))
+            raise ConfigError(f"--judges {word}: expected truth, shorter or NAME=FOLDER{hint}")
+    if not judges:
+        raise ConfigError("--judges: name at least one of truth, shorter, NAME=REWARD_FOLDER")
+    labels = [judge.label for judge in judges]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(f"--judges: {label!r} stands twice; rename one")
+    return judges
+
+
+def truth_judge() -> Judge:
+    """The utility that the simulated raters' verdicts were drawn from."""
+    from rlhf.feedback.simulation import simulated_truth
+
+    def score(
+        prompts: Sequence[PromptContent], texts: Sequence[str], ended: Sequence[bool]
+    ) -> list[float]:
+        rows = zip(prompts, texts, ended, strict=True)
+        return [simulated_truth(prompt, text, stopped) for prompt, text, stopped in rows]
+
+    return Judge(
+        name=TRUTH,
+        kind="truth",
+        simulated=True,
+        caveat="the documented formula that the simulated raters follow with noise; no person",
+        fingerprint="",
+        score=score,
+    )
+
+
+def shorter_judge() -> Judge:
+    """Fewer words win: what a policy earns by length alone."""
+
+    def score(
+        prompts: Sequence[PromptContent], texts: Sequence[str], ended: Sequence[bool]
+    ) -> list[float]:
+        return [float(-num_words(text)) for text in texts]
+
+    return Judge(
+        name=SHORTER,
+        kind="shorter",
+        simulated=False,
+        caveat="the completion with fewer words wins: shows length, not quality",
+        fingerprint="",
+        score=score,
+    )
+
+
+def reward_judge(name: str, location: str, *, batch_size: int, dtype: str) -> Judge:
+    """A reward model; loaded when it is first asked for scores."""
+    folder = str(resolve_model(location))
+    loaded: list[Any] = []  # loaded when first asked, then kept for the other policies
+
+    def score(
+        prompts: Sequence[PromptContent], texts: Sequence[str], ended: Sequence[bool]
+    ) -> list[float]:
+        from rlhf.models.scoring import RewardModel
+
+        if not loaded:
+            loaded.append(RewardModel.load(folder, dtype=dtype))
+        scores = loaded[0].score(prompts, texts, ended, batch_size=batch_size)
+        return [float(value) for value in scores]
+
+    return Judge(
+        name=name,
+        kind="reward",
+        simulated=made_from_simulated(folder),
+        caveat="a reward model: a policy tuned to it, or on the ratings that trained it, wins "
+        "more by it than it deserves",
+        fingerprint=f"{fingerprint(folder)}/{dtype}",
+        score=score,
+        location=folder,
+    )
+
+
+def main_judge(judges: Sequence[Judge]) -> Judge | None:
+    """The judge whose verdict is the win rate: the truth where known, else a reward model."""
+    for kind in ("truth", "reward"):
+        for judge in judges:
+            if judge.kind == kind:
+                return judge
+    return None

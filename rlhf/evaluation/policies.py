@@ -1,0 +1,153 @@
+"""The policies that are compared, with one base model in memory at a time."""
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf.config import nearest_hint
+from rlhf.errors import ConfigError, DataError
+from rlhf.manifest import MANIFEST_NAME, Manifest
+from rlhf.models.adapters import adapter_chain, attach_adapter, read_adapter_config
+from rlhf.models.loading import load_policy, load_tokenizer
+from rlhf.models.registry import resolve_model, weights_sha256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A policy by name: its whole model `base` and the `adapters` on it, innermost first.
+
+    `fingerprint` changes when any of their weights do; `simulated` is whether the stage that
+    made it rested on simulated raters.
+    """
+
+    name: str
+    location: str
+    base: str
+    adapters: tuple[Path, ...]
+    fingerprint: str
+    simulated: bool
+
+
+def named_locations(words: Sequence[str], option: str) -> dict[str, str]:
+    """`["sft=DIR", ...]` as `{"sft": "DIR"}`; ConfigError for other shapes and repeated names."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, location = word.partition("=")
+        if not (name and equals and location):
+            raise ConfigError(f"--{option} {word}: expected NAME=FOLDER_OR_MODEL")
+        if name in found:
+            raise ConfigError(f"--{option} {word}: the name {name!r} stands twice; rename one")
+        found[name] = location
+    return found
+
+
+def find_policies(words: Sequence[str], baseline: str) -> list[Policy]:
+    """The policies named on the command line, those on the baseline's base last.
+
+    So each base is loaded once, and the baseline's is at hand when all completions are there.
+    ConfigError for an unknown folder, model or baseline; DataError for a reward model.
+    """
+    locations = named_locations(words, "policies")
+    if baseline not in locations:
+        hint = nearest_hint(baseline, locations)
+        raise ConfigError(f"--baseline {baseline}: not among --policies{hint}; name it there too")
+    policies = [_policy(name, location) for name, location in locations.items()]
+    last = next(policy.base for policy in policies if policy.name == baseline)
+    policies.sort(key=lambda policy: (policy.base == last, policy.base, len(policy.adapters)))
+    return policies
+
+
+def shared_tokenizer(policies: Sequence[Policy], baseline: str) -> Any:
+    """The baseline's tokenizer, once every policy is known to use the same token ids.
+
+    ConfigError when one does not: log-probabilities of different tokens cannot be compared.
+    """
+    tokenizers = {policy.name: load_tokenizer(policy.location) for policy in policies}
+    own = tokenizers[baseline]
+    for name, other in tokenizers.items():
+        same_template = other.chat_template == own.chat_template
+        if other.get_vocab() != own.get_vocab() or not same_template:
+            what = "vocabulary" if same_template else "chat template"
+            raise ConfigError(
+                f"policy {name}: its tokenizer's {what} differs from {baseline}'s, so their "
+                "completions cannot be compared token by token; evaluate them apart"
+            )
+    return own
+
+
+class PolicyPool:
+    """Gives any policy ready to run, holding one base: adapters are put on and taken off it."""
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+        self._base = ""
+        self._bare: Any = None
+        self._dressed: Any = None
+        self._active = ""
+
+    def model(self, policy: Policy) -> Any:
+        """The policy's model in eval mode, until the next call."""
+        if self._active == policy.name:
+            return self._bare if self._dressed is None else self._dressed
+        self._undress()
+        if len(policy.adapters) > 1:
+            # All but the last adapter are merged on loading, so this base is no other's.
+            self.release()
+            self._dressed = load_policy(policy.location, dtype=self.dtype)
+        else:
+            self._load(policy.base)
+            for adapter in policy.adapters:
+                self._dressed = attach_adapter(self._bare, adapter).eval()
+        self._active = policy.name
+        return self._bare if self._dressed is None else self._dressed
+
+    def release(self) -> None:
+        """Free the memory: what comes next is another model."""
+        held = self._bare is not None or self._dressed is not None
+        self._bare = self._dressed = None
+        self._base = self._active = ""
+        if held:
+            gc.collect()
+
+    def _undress(self) -> None:
+        if self._dressed is not None and self._bare is not None:
+            self._bare = self._dressed.unload()
+        self._dressed, self._active = None, ""
+
+    def _load(self, base: str) -> None:
+        if self._base != base:
+            self.release()
+            self._bare = load_policy(base, dtype=self.dtype)
+            self._base = base
+
+
+def fingerprint(location: str | Path) -> str:
+    """The hashes of all weights that a model location stands for; a hub id is its own."""
+    base, adapters = adapter_chain(str(location))
+    parts = [base if not Path(base).is_dir() else weights_sha256(Path(base))]
+    return "+".join([*parts, *(weights_sha256(adapter) for adapter in adapters)])
+
+
+def made_from_simulated(location: str | Path) -> bool:
+    """Whether the stage that wrote this folder says that its raters were simulated."""
+    if not (Path(location) / MANIFEST_NAME).is_file():
+        return False
+    return Manifest.read(Path(location)).simulated
+
+
+def _policy(name: str, location: str) -> Policy:
+    resolved = str(resolve_model(location))
+    base, adapters = adapter_chain(resolved)
+    for adapter in adapters:
+        if read_adapter_config(adapter).get("task_type") == "SEQ_CLS":
+            raise DataError(f"{adapter}: a reward model; give it to --judges, not --policies")
+    return Policy(
+        name=name,
+        location=resolved,
+        base=base,
+        adapters=tuple(adapters),
+        fingerprint=fingerprint(resolved),
+        simulated=made_from_simulated(resolved),
+    )

@@ -1,0 +1,115 @@
+"""Intervals for the numbers we report: bootstrap over clusters, Student's t, Wilson."""
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm, t
+
+from rlhf.errors import DataError
+from rlhf.records import Estimate
+
+_CONFIDENCE = 0.95
+_TAIL = (1 - _CONFIDENCE) / 2
+_CELLS_PER_DRAW = 5_000_000  # bounds memory: 40 MB of counts at a time, whatever the sizes
+
+Floats = NDArray[np.float64]
+
+
+def clustered_bootstrap(
+    values: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    num_samples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """The mean of `values` [N] with the percentile bootstrap's 95% interval over clusters.
+
+    Values of one cluster (pairs of one prompt, say) are drawn together, since they are not
+    independent; without `clusters` [N] each value is its own. `n` is N. A single cluster says
+    nothing of the spread, so its interval is NaN. DataError when there are no values or a
+    value is not finite. Source: Davison and Hinkley, Bootstrap Methods, 1997, 2.4 and 3.8.
+    """
+    numbers = _finite(values)
+    sums, counts = _cluster_totals(numbers, clusters)
+    mean = float(numbers.mean())
+    if len(sums) < 2:
+        return Estimate(value=mean, low=float("nan"), high=float("nan"), n=len(numbers))
+    means = _resampled_means(sums, counts, num_samples, np.random.default_rng(seed))
+    low, high = np.quantile(means, [_TAIL, 1 - _TAIL])
+    return Estimate(value=mean, low=float(low), high=float(high), n=len(numbers))
+
+
+def mean_estimate(values: ArrayLike) -> Estimate:
+    """The mean of independent `values` [N] with Student's t 95% interval (NaN when N is 1).
+
+    DataError when there are no values or a value is not finite.
+    """
+    numbers = _finite(values)
+    mean = float(numbers.mean())
+    half = standard_error(numbers) * float(t.ppf(1 - _TAIL, max(len(numbers) - 1, 1)))
+    return Estimate(value=mean, low=mean - half, high=mean + half, n=len(numbers))
+
+
+def standard_error(values: ArrayLike) -> float:
+    """The standard error of the mean of `values` [N]; NaN when N is 1."""
+    numbers = _finite(values)
+    if len(numbers) < 2:
+        return float("nan")
+    return float(numbers.std(ddof=1) / np.sqrt(len(numbers)))
+
+
+def wilson(successes: float, n: int) -> Estimate:
+    """The share `successes / n` with Wilson's 95% score interval, which never leaves [0, 1].
+
+    Half successes (ties) are allowed. DataError unless 0 <= successes <= n and n >= 1.
+    Source: Wilson, JASA 22 (1927), equation for the score interval.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise DataError(f"a share of {successes} of {n} is undefined; give at least one outcome")
+    z2 = float(norm.ppf(1 - _TAIL)) ** 2
+    share = successes / n
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = float(np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n)))) / (1 + z2 / n)
+    # At 0 and n the bound is exact; rounding would put it a hair outside.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == n else centre + half
+    return Estimate(value=share, low=low, high=high, n=n)
+
+
+def _finite(values: ArrayLike) -> Floats:
+    numbers = np.asarray(values, dtype=np.float64).reshape(-1)
+    if numbers.size == 0:
+        raise DataError("no values to average; give at least one")
+    if not np.isfinite(numbers).all():
+        raise DataError("a value to average is NaN or infinite; look for the score that broke")
+    return numbers
+
+
+def _cluster_totals(
+    numbers: Floats, clusters: Sequence[Hashable] | None
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Sum and count of the values of each cluster, both [num_clusters]."""
+    if clusters is None:
+        return numbers, np.ones(len(numbers), dtype=np.int64)
+    if len(clusters) != len(numbers):
+        raise DataError(f"{len(numbers)} values but {len(clusters)} clusters; give one for each")
+    positions: dict[Hashable, int] = {}
+    index = np.array([positions.setdefault(name, len(positions)) for name in clusters])
+    sums = np.bincount(index, weights=numbers).astype(np.float64)
+    return sums, np.bincount(index).astype(np.int64)
+
+
+def _resampled_means(
+    sums: Floats, counts: NDArray[np.int64], num_samples: int, rng: np.random.Generator
+) -> Floats:
+    """The mean in each of `num_samples` draws of clusters with replacement, [num_samples]."""
+    num_clusters = len(sums)
+    chances = np.full(num_clusters, 1 / num_clusters)
+    per_draw = max(1, _CELLS_PER_DRAW // num_clusters)
+    means = []
+    for begin in range(0, num_samples, per_draw):
+        size = min(per_draw, num_samples - begin)
+        draws = rng.multinomial(num_clusters, chances, size=size)  # [size, num_clusters]
+        means.append((draws @ sums) / (draws @ counts))
+    return np.concatenate(means)

@@ -1,0 +1,295 @@
+"""One evaluation from prompts to manifest: sample, score, compare, write."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from rlhf.data.formats import prompts_of
+from rlhf.data.sources import LoadedDataset, load_rows
+from rlhf.data.tokenization import Renderer
+from rlhf.errors import ConfigError, DataError
+from rlhf.evaluation.cache import JsonCache
+from rlhf.evaluation.judges import Judge, find_judges
+from rlhf.evaluation.metrics import PolicyOutput, evaluation_metrics
+from rlhf.evaluation.policies import Policy, PolicyPool, find_policies, shared_tokenizer
+from rlhf.evaluation.win_rate import DEFAULT_TIE_TOLERANCE
+from rlhf.manifest import Manifest, invalidate, recorded_stage, write_text
+from rlhf.models.generation import generate
+from rlhf.models.scoring import sequence_logps
+from rlhf.records import PromptContent, content_hash
+
+ROWS_NAME = "completions.jsonl"
+CACHE_NAME = "cache"
+_MIN_PROMPTS = 2
+_SHORT_RUN = 16  # rows; fewer are done before a progress bar could tell anything
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig:
+    """The keys of `rlhf evaluate`."""
+
+    policies: list[str] = field(
+        default_factory=list,
+        metadata={"help": "NAME=FOLDER_OR_MODEL for each policy, e.g. sft=DIR/sft dpo=DIR/dpo"},
+    )
+    dataset_name: str = field(
+        default="", metadata={"help": "held-out prompts: a file, a folder, a hub id"}
+    )
+    output_dir: str = field(default="", metadata={"help": "folder to write to"})
+    judges: list[str] = field(
+        default_factory=lambda: ["shorter"],
+        metadata={
+            "help": "truth (of simulated raters), shorter, NAME=REWARD_FOLDER; the win rate is by "
+            "truth where it is named, else by the first reward model"
+        },
+    )
+    baseline: str = field(
+        default="sft", metadata={"help": "the policy that the others are compared with"}
+    )
+    max_new_tokens: int = field(
+        default=128, metadata={"help": "a completion is cut after this many tokens"}
+    )
+    temperature: float = field(
+        default=1.0, metadata={"help": "of sampling; the KL is unbiased at 1 only"}
+    )
+    batch_size: int = field(default=16, metadata={"help": "completions decoded together"})
+    dtype: str = field(default="float32", metadata={"help": "float32, bfloat16, float16, auto"})
+    seed: int = field(default=0, metadata={"help": "of sampling and of the bootstrap"})
+    tie_tolerance: float = field(
+        default=DEFAULT_TIE_TOLERANCE, metadata={"help": "scores closer than this are a tie"}
+    )
+
+    def __post_init__(self) -> None:
+        """ConfigError for what cannot be evaluated, whatever is on the disk."""
+        for key in ("policies", "dataset_name", "output_dir", "judges"):
+            if not getattr(self, key):
+                raise ConfigError(f"--{key} is missing; see rlhf evaluate --help")
+        if self.max_new_tokens < 1 or self.batch_size < 1:
+            raise ConfigError("--max_new_tokens and --batch_size must be at least 1")
+        if self.temperature < 0 or self.tie_tolerance < 0:
+            raise ConfigError("--temperature and --tie_tolerance must not be negative")
+
+
+def evaluate(config: EvaluateConfig) -> Manifest:
+    """Sample, judge and compare; the finished manifest. An interrupted run goes on from its cache.
+
+    Raises ConfigError for unknown policies, judges or files and for policies whose tokenizers
+    differ, DataError for fewer than two prompts or damaged models; what an earlier evaluation
+    wrote is replaced only once everything has been computed.
+    """
+    folder = Path(config.output_dir)
+    with recorded_stage("evaluate", folder, asdict(config)) as manifest:
+        dataset = load_rows(config.dataset_name)
+        prompts = held_out_prompts(dataset)
+        policies = find_policies(config.policies, config.baseline)
+        judges = find_judges(config.judges, batch_size=config.batch_size, dtype=config.dtype)
+        study = Study(config, prompts, policies, judges)
+        outputs = study.run()
+        # The order of the command line, not the order in which bases were loaded.
+        names = [word.partition("=")[0] for word in config.policies]
+        outputs = {name: outputs[name] for name in names}
+        describe(manifest, dataset, policies, judges)
+        manifest.metrics = study.metrics(outputs)
+        invalidate(folder)
+        write_text(folder / ROWS_NAME, rows_text(prompts, outputs))
+        manifest.outputs = {"completions": ROWS_NAME}
+    return manifest
+
+
+def held_out_prompts(dataset: LoadedDataset) -> list[PromptContent]:
+    """The prompts to evaluate on; DataError when they are fewer than two."""
+    prompts = prompts_of(dataset)
+    if len(prompts) < _MIN_PROMPTS:
+        raise DataError(
+            f"{dataset.name}: {len(prompts)} prompt; an interval needs at least {_MIN_PROMPTS}, "
+            "and says little below 30"
+        )
+    return prompts
+
+
+class Study:
+    """One evaluation's prompts, policies and judges, and what has been computed of them."""
+
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        prompts: Sequence[PromptContent],
+        policies: Sequence[Policy],
+        judges: Sequence[Judge],
+    ) -> None:
+        self.config = config
+        self.prompts = prompts
+        self.policies = policies
+        self.judges = judges
+        self.baseline = next(policy for policy in policies if policy.name == config.baseline)
+        self.tokenizer = shared_tokenizer(policies, config.baseline)
+        self.pool = PolicyPool(config.dtype)
+        self.cache = JsonCache(Path(config.output_dir) / CACHE_NAME)
+        renderer = Renderer(self.tokenizer)
+        self.prompt_ids = [renderer.prompt_ids(prompt) for prompt in prompts]
+
+    def run(self) -> dict[str, PolicyOutput]:
+        """Every policy's output by name, scored by every judge."""
+        sampled = {policy.name: self._sampled(policy) for policy in self.policies}
+        outputs = {}
+        for policy in self.policies:
+            outputs[policy.name] = self._output(policy, sampled[policy.name])
+        self.pool.release()  # a reward model comes next
+        for judge in self.judges:
+            for policy in self.policies:
+                scores = self._scores(judge, policy, outputs[policy.name])
+                outputs[policy.name].scores[judge.label] = scores
+        return outputs
+
+    def metrics(self, outputs: Mapping[str, PolicyOutput]) -> dict[str, Any]:
+        """The numbers of the whole evaluation."""
+        numbers = evaluation_metrics(
+            outputs,
+            self.judges,
+            baseline=self.baseline.name,
+            prompt_ids=[content_hash(prompt) for prompt in self.prompts],
+            tie_tolerance=self.config.tie_tolerance,
+            seed=self.config.seed,
+        )
+        numbers["temperature"] = self.config.temperature
+        return numbers
+
+    def _key(self, policy: Policy) -> dict[str, Any]:
+        """All that a policy's completions depend on."""
+        config = self.config
+        return {
+            "policy": policy.fingerprint,
+            "prompts": content_hash([list(ids) for ids in self.prompt_ids]),
+            "max_new_tokens": config.max_new_tokens,
+            "temperature": config.temperature,
+            "batch_size": config.batch_size,
+            "dtype": config.dtype,
+            "seed": config.seed,
+        }
+
+    def _sampled(self, policy: Policy) -> dict[str, Any]:
+        """`texts`, `token_ids` and `ended` [N], and the policy's own `logps` [N]."""
+        return dict(self.cache.fetch("sampled", self._key(policy), lambda: self._sample(policy)))
+
+    def _sample(self, policy: Policy) -> dict[str, Any]:
+        print(f"{policy.name}: {len(self.prompts)} prompts", file=sys.stderr)
+        generated = generate(
+            self.pool.model(policy),
+            self.tokenizer,
+            self.prompts,
+            max_new_tokens=self.config.max_new_tokens,
+            temperature=self.config.temperature,
+            seed=self.config.seed,
+            batch_size=self.config.batch_size,
+        )
+        completions = [row[0] for row in generated]
+        token_ids = [completion.token_ids for completion in completions]
+        return {
+            "texts": [completion.text for completion in completions],
+            "token_ids": token_ids,
+            "ended": [completion.ended for completion in completions],
+            "logps": self._logps(policy, token_ids),
+        }
+
+    def _output(self, policy: Policy, sampled: Mapping[str, Any]) -> PolicyOutput:
+        baseline_logps = sampled["logps"]
+        if policy.fingerprint != self.baseline.fingerprint:
+            key = {**self._key(policy), "scored_by": self.baseline.fingerprint}
+            baseline_logps = self.cache.fetch(
+                "logps", key, lambda: self._logps(self.baseline, sampled["token_ids"])
+            )
+        return PolicyOutput(
+            name=policy.name,
+            texts=sampled["texts"],
+            num_tokens=[len(ids) for ids in sampled["token_ids"]],
+            ended=sampled["ended"],
+            logps=sampled["logps"],
+            baseline_logps=baseline_logps,
+            simulated=policy.simulated,
+        )
+
+    def _logps(self, policy: Policy, token_ids: Sequence[Sequence[int]]) -> list[float]:
+        with progress(f"log-probabilities by {policy.name}", len(token_ids)) as advance:
+            logps = sequence_logps(
+                self.pool.model(policy),
+                self.prompt_ids,
+                token_ids,
+                batch_size=min(self.config.batch_size, 8),  # bounds the logits' memory
+                on_progress=advance,
+            )
+        return [float(value) for value in logps]
+
+    def _scores(self, judge: Judge, policy: Policy, output: PolicyOutput) -> list[float]:
+        def score() -> list[float]:
+            return judge.score(self.prompts, output.texts, output.ended)
+
+        if judge.kind != "reward":
+            return score()  # cheaper than a look into the cache, and never out of date
+        key = {**self._key(policy), "judge": judge.fingerprint}
+        return list(self.cache.fetch("scores", key, score))
+
+
+def describe(
+    manifest: Manifest,
+    dataset: LoadedDataset,
+    policies: Sequence[Policy],
+    judges: Sequence[Judge],
+) -> None:
+    """Note in the manifest what was read, and whether simulated raters are behind any of it."""
+    manifest.inputs = {"prompts": dataset.as_input()}
+    for policy in policies:
+        manifest.inputs[f"policy {policy.name}"] = {
+            "path": policy.location,
+            "sha256": policy.fingerprint,
+        }
+    for judge in judges:
+        if judge.location:
+            manifest.inputs[f"judge {judge.name}"] = {
+                "path": judge.location,
+                "sha256": judge.fingerprint,
+            }
+    manifest.provenance = {
+        "prompts": dataset.provenance,
+        "prompts_lost": dataset.losses.as_dict(),
+        "bases": {policy.name: policy.base for policy in policies},
+    }
+    parts = [*(policy.simulated for policy in policies), *(judge.simulated for judge in judges)]
+    manifest.simulated = any(parts)
+
+
+def rows_text(prompts: Sequence[PromptContent], outputs: Mapping[str, PolicyOutput]) -> str:
+    """completions.jsonl: a line a prompt, with every policy's completion and its scores."""
+    lines = []
+    for index, prompt in enumerate(prompts):
+        policies = {name: _completion(output, index) for name, output in outputs.items()}
+        lines.append(json.dumps({"prompt": prompt, "policies": policies}, ensure_ascii=False))
+    return "\n".join(lines) + "\n"
+
+
+def _completion(output: PolicyOutput, index: int) -> dict[str, Any]:
+    return {
+        "text": output.texts[index],
+        "ended": output.ended[index],
+        "num_tokens": output.num_tokens[index],
+        "logp": output.logps[index],
+        "baseline_logp": output.baseline_logps[index],
+        "scores": {judge: scores[index] for judge, scores in output.scores.items()},
+    }
+
+
+@contextmanager
+def progress(task: str, total: int) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the remaining time, and the callback (done, total) that moves it."""
+    bar = tqdm(total=total, desc=task, file=sys.stderr, disable=total <= _SHORT_RUN)
+    with bar:
+
+        def advance(done: int, _: int) -> None:
+            bar.update(done - bar.n)
+
+        yield advance

@@ -1,0 +1,21 @@
+"""Fixtures that every package's tests share: tiny models made on the spot, and no network."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Matrices of a few rows: threads would only wait for one another, seven times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import make_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random Llama of a few thousand weights with a chat template; do not write."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny-llama", seed=0)

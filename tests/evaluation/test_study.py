@@ -1,0 +1,265 @@
+"""The whole evaluation on tiny models: numbers, one base in memory, continuing, bad input."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.errors import ConfigError, DataError
+from rlhf.evaluation import policies as policies_module
+from rlhf.evaluation import study as study_module
+from rlhf.evaluation.policies import PolicyPool, find_policies
+from rlhf.evaluation.study import EvaluateConfig, evaluate
+from rlhf.feedback.simulation import simulated_truth
+from rlhf.manifest import MANIFEST_NAME, Manifest
+from tests.evaluation.models import make_policy_adapter, make_reward_adapter
+from tests.tiny import make_tiny_model
+
+# PEFT 0.21 still reads the old name; nothing of ours does.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+
+PROMPTS = ["How do I keep bread fresh?", "What should I cook tonight?", "Is tea better hot?"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A folder with a policy adapter, a reward adapter, another base and held-out prompts."""
+    folder = tmp_path_factory.mktemp("run")
+    make_policy_adapter(tiny_model, folder / "dpo", seed=1)
+    make_policy_adapter(tiny_model, folder / "ppo", seed=2)
+    make_reward_adapter(tiny_model, folder / "reward", seed=3)
+    make_tiny_model(folder / "base", seed=7)
+    rows = [{"prompt": [{"role": "user", "content": text}]} for text in PROMPTS]
+    (folder / "heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def settings(run: Path, tiny_model: Path, output: Path, **changes: Any) -> EvaluateConfig:
+    values: dict[str, Any] = {
+        "policies": [f"base={run / 'base'}", f"sft={tiny_model}", f"dpo={run / 'dpo'}"],
+        "dataset_name": str(run / "heldout.jsonl"),
+        "output_dir": str(output),
+        "judges": [f"reward={run / 'reward'}", "shorter"],
+        "max_new_tokens": 6,
+        "batch_size": 2,
+    }
+    return EvaluateConfig(**(values | changes))
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "completions.jsonl").read_text().splitlines()]
+
+
+def test_writes_rows_and_numbers_of_every_policy(run: Path, tiny_model: Path, tmp_path) -> None:
+    manifest = evaluate(settings(run, tiny_model, tmp_path))
+    rows = read_rows(tmp_path)
+    assert [row["prompt"][0]["content"] for row in rows] == PROMPTS
+    assert list(rows[0]["policies"]) == ["base", "sft", "dpo"]
+    completion = rows[0]["policies"]["dpo"]
+    assert set(completion["scores"]) == {"reward", "shorter"}
+    assert completion["scores"]["shorter"] == -len(completion["text"].split())
+    assert 1 <= completion["num_tokens"] <= 6
+
+    numbers = manifest.metrics["policies"]
+    assert numbers["sft"]["kl_to_sft"] == 0
+    assert "win_rate_vs_sft" not in numbers["sft"]
+    rate = numbers["dpo"]["win_rate_vs_sft"]
+    assert rate["judge"] == "reward"  # no truth was named
+    assert rate["n"] == 3
+    gaps = [
+        row["policies"]["dpo"]["logp"] - row["policies"]["dpo"]["baseline_logp"] for row in rows
+    ]
+    assert numbers["dpo"]["kl_to_sft"] == pytest.approx(sum(gaps) / 3)
+    assert any(abs(gap) > 0.01 for gap in gaps)
+    assert Manifest.read(tmp_path).inputs["prompts"]["rows"] == 3
+    assert manifest.metrics["notes"][0].startswith("only 3 prompts")
+
+
+def test_win_rates_follow_from_the_rows(run: Path, tiny_model: Path, tmp_path) -> None:
+    manifest = evaluate(settings(run, tiny_model, tmp_path))
+    rows = read_rows(tmp_path)
+    for judge in ("reward", "shorter"):
+        won = 0.0
+        for row in rows:
+            ours, theirs = (row["policies"][name]["scores"][judge] for name in ("dpo", "sft"))
+            won += 0.5 if abs(ours - theirs) <= 1e-5 else float(ours > theirs)
+        rate = manifest.metrics["policies"]["dpo"]["judges"][judge]
+        assert rate["value"] == pytest.approx(won / 3)
+
+
+def test_the_truth_decides_where_it_is_named(run: Path, tiny_model: Path, tmp_path) -> None:
+    judges = [f"reward={run / 'reward'}", "shorter", "truth"]
+    manifest = evaluate(settings(run, tiny_model, tmp_path, judges=judges))
+    rate = manifest.metrics["policies"]["dpo"]["win_rate_vs_sft"]
+    assert rate["judge"] == "simulated truth"
+    assert rate["simulated"]
+    assert manifest.simulated
+    rows = read_rows(tmp_path)
+    scores = [row["policies"]["sft"]["scores"]["simulated truth"] for row in rows]
+    for row, score in zip(rows, scores, strict=True):
+        cell = row["policies"]["sft"]
+        assert score == simulated_truth(row["prompt"], cell["text"], cell["ended"])
+    assert manifest.metrics["policies"]["sft"]["mean_truth"] == pytest.approx(sum(scores) / 3)
+    assert manifest.metrics["shorter_baseline"]["dpo"]["judge"] == "simulated truth"
+    assert 0 <= manifest.metrics["truth_length_r2"] <= 1
+
+
+def test_each_base_is_loaded_once(run: Path, tiny_model: Path, tmp_path, monkeypatch) -> None:
+    loaded = []
+    original = policies_module.load_policy
+
+    def counting(name: str, **options: Any) -> Any:
+        loaded.append(name)
+        return original(name, **options)
+
+    monkeypatch.setattr(policies_module, "load_policy", counting)
+    names = [f"base={run / 'base'}", f"sft={tiny_model}", f"dpo={run / 'dpo'}"]
+    names.append(f"ppo={run / 'ppo'}")
+    evaluate(settings(run, tiny_model, tmp_path, policies=names))
+    assert loaded == [str(run / "base"), str(tiny_model)]
+
+
+def test_switching_adapters_leaves_each_policy_as_loaded_alone(run: Path, tiny_model: Path) -> None:
+    import torch
+
+    words = [f"sft={tiny_model}", f"dpo={run / 'dpo'}", f"ppo={run / 'ppo'}"]
+    policies = {policy.name: policy for policy in find_policies(words, "sft")}
+    ids = torch.tensor([[5, 9, 12, 40]])
+    pool = PolicyPool("float32")
+
+    def logits(pool: PolicyPool, name: str) -> Any:
+        with torch.inference_mode():
+            return pool.model(policies[name])(ids).logits.clone()
+
+    shared = {name: logits(pool, name) for name in ("sft", "dpo", "ppo")}
+    for name in ("sft", "dpo", "ppo"):
+        assert torch.equal(logits(pool, name), shared[name])
+        assert torch.equal(logits(PolicyPool("float32"), name), shared[name])
+    assert not torch.allclose(shared["dpo"], shared["sft"])
+    assert not torch.allclose(shared["dpo"], shared["ppo"])
+
+
+def test_an_interrupted_evaluation_goes_on(
+    run: Path, tiny_model: Path, tmp_path, monkeypatch
+) -> None:
+    whole = evaluate(settings(run, tiny_model, tmp_path / "whole"))
+    original, calls = study_module.generate, []
+
+    def failing(*args: Any, **options: Any) -> Any:
+        calls.append("sampled")
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*args, **options)
+
+    monkeypatch.setattr(study_module, "generate", failing)
+    output = tmp_path / "broken"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(settings(run, tiny_model, output))
+    assert not (output / MANIFEST_NAME).exists()
+    continued = evaluate(settings(run, tiny_model, output))
+    assert len(calls) == 4  # one sampled, one broken off, then the two that were left
+    assert continued.metrics == whole.metrics
+    rows = [(tmp_path / name / "completions.jsonl").read_bytes() for name in ("whole", "broken")]
+    assert rows[0] == rows[1]
+
+
+def test_the_cache_knows_new_weights_and_other_settings(
+    run: Path, tiny_model: Path, tmp_path, monkeypatch
+) -> None:
+    adapter = make_policy_adapter(tiny_model, tmp_path / "dpo", seed=1)
+    names = [f"sft={tiny_model}", f"dpo={adapter}"]
+    config = settings(run, tiny_model, tmp_path / "out", policies=names)
+    evaluate(config)
+    original, calls = study_module.generate, []
+
+    def counting(*args: Any, **options: Any) -> Any:
+        calls.append("sampled")
+        return original(*args, **options)
+
+    monkeypatch.setattr(study_module, "generate", counting)
+    evaluate(config)
+    assert len(calls) == 0
+    make_policy_adapter(tiny_model, adapter, seed=5)
+    evaluate(config)
+    assert len(calls) == 1
+    config.seed = 1
+    evaluate(config)
+    assert len(calls) == 3
+
+
+def test_a_failing_evaluation_leaves_the_earlier_one_whole(
+    run: Path, tiny_model: Path, tmp_path
+) -> None:
+    evaluate(settings(run, tiny_model, tmp_path))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(ConfigError):
+        evaluate(settings(run, tiny_model, tmp_path, policies=[f"sft={tiny_model}", "dpo=gone"]))
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert before == after
+
+
+def test_simulated_labels_mark_policy_judge_and_manifest(
+    run: Path, tiny_model: Path, tmp_path
+) -> None:
+    adapter = make_policy_adapter(tiny_model, tmp_path / "dpo", seed=1)
+    Manifest(stage="dpo", config={}, simulated=True).write(adapter)
+    reward = make_reward_adapter(tiny_model, tmp_path / "reward", seed=3)
+    Manifest(stage="reward", config={}, simulated=True).write(reward)
+    names, judges = [f"sft={tiny_model}", f"dpo={adapter}"], [f"reward={reward}"]
+    config = settings(run, tiny_model, tmp_path / "out", policies=names, judges=judges)
+    manifest = evaluate(config)
+    assert manifest.simulated
+    assert manifest.metrics["policies"]["dpo"]["trained_on_simulated"]
+    assert not manifest.metrics["policies"]["sft"]["trained_on_simulated"]
+    assert manifest.metrics["policies"]["dpo"]["win_rate_vs_sft"]["simulated"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"policies": ["sft"]}, "expected NAME=FOLDER_OR_MODEL"),
+        ({"policies": ["sft=nowhere/at/all"]}, "nowhere"),
+        ({"policies": ["stf=TINY"]}, "not among --policies; did you mean 'stf'"),
+        ({"policies": ["sft=TINY", "sft=TINY"]}, "stands twice"),
+        ({"judges": ["truht"]}, "did you mean 'truth'"),
+        ({"judges": ["shorter", "shorter"]}, "'shorter' stands twice"),
+        ({"judges": ["reward=nowhere/at/all"]}, "nowhere"),
+        ({"judges": []}, "--judges is missing"),
+        ({"dataset_name": "gone.jsonl"}, "gone.jsonl"),
+        ({"max_new_tokens": 0}, "at least 1"),
+        ({"temperature": -1.0}, "not be negative"),
+    ],
+)
+def test_bad_settings_are_refused(
+    run: Path, tiny_model: Path, tmp_path, changes: dict[str, Any], message: str
+) -> None:
+    if "policies" in changes:
+        named = [word.replace("TINY", str(tiny_model)) for word in changes["policies"]]
+        changes = {"policies": named}
+    with pytest.raises(ConfigError, match=message):
+        evaluate(settings(run, tiny_model, tmp_path, **changes))
+    assert not (tmp_path / MANIFEST_NAME).exists()
+
+
+def test_one_prompt_is_too_few(run: Path, tiny_model: Path, tmp_path) -> None:
+    (tmp_path / "one.jsonl").write_text('{"prompt": "Why?"}\n')
+    with pytest.raises(DataError, match="an interval needs at least 2"):
+        evaluate(settings(run, tiny_model, tmp_path, dataset_name=str(tmp_path / "one.jsonl")))
+
+
+def test_a_reward_model_is_no_policy(run: Path, tiny_model: Path, tmp_path) -> None:
+    names = [f"sft={tiny_model}", f"dpo={run / 'reward'}"]
+    with pytest.raises(DataError, match="give it to --judges"):
+        evaluate(settings(run, tiny_model, tmp_path, policies=names))
+
+
+def test_different_tokenizers_cannot_be_compared(run: Path, tiny_model: Path, tmp_path) -> None:
+    other = make_tiny_model(tmp_path / "other", seed=0)
+    path = other / "tokenizer.json"
+    path.write_text(path.read_text().replace('"<|im_start|>"', '"<|turn|>"'))
+    settings_path = other / "tokenizer_config.json"
+    settings_path.write_text(settings_path.read_text().replace("<|im_start|>", "<|turn|>"))
+    names = [f"sft={tiny_model}", f"dpo={other}"]
+    with pytest.raises(ConfigError, match="policy dpo: its tokenizer's"):
+        evaluate(settings(run, tiny_model, tmp_path / "out", policies=names))
