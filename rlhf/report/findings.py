@@ -1,0 +1,246 @@
+"""What a run shows, in plain sentences, and what a reader should beware of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf.report.reading import READS, Run
+
+FEW_PROMPTS = 30
+_SHARE_ENDED = 0.75
+_LENGTH_DRIFT = 1.5
+_ACRONYMS = {"sft", "dpo", "ppo", "kto"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One sentence; `simulated` when a number in it was made from simulated raters."""
+
+    text: str
+    simulated: bool = False
+
+
+def findings(run: Run) -> list[Finding]:
+    """The run in a few sentences, the most important first."""
+    evaluate = run.metrics("evaluate")
+    baseline = baseline_of(run)
+    sentences = []
+    for name, policy in ranked_policies(run):
+        rate = policy.get(f"win_rate_vs_{baseline}")
+        if known(rate):
+            shorter = (evaluate.get("shorter_baseline") or {}).get(name)
+            judge = judge_text(run, str(rate.get("judge")))
+            sentences.append(win_sentence(name, baseline, rate, judge, shorter))
+    sentences += reward_sentences(run)
+    sentences += [drift_sentence(name, policy, baseline) for name, policy in _moved(run)]
+    if not sentences:
+        sentences.append(Finding(text=_progress_sentence(run)))
+    return sentences
+
+
+def win_sentence(
+    name: str,
+    baseline: str,
+    rate: Mapping[str, Any],
+    judge: str,
+    shorter: Mapping[str, Any] | None,
+) -> Finding:
+    """How often a policy beats the baseline, whether chance explains it, and what length wins."""
+    text = (
+        f"{sentence_start(label_of(name))}'s completions beat {label_of(baseline)}'s on "
+        f"{percent(rate['value'])} of {rate['n']} held-out prompts ({interval(rate)}, ties count "
+        f"half), by {judge}."
+    )
+    text += _verdict_on_chance(rate, f"{label_of(name)} is better or worse")
+    if known(shorter):
+        text += (
+            f" Always picking the shorter of the two would have won {percent(shorter['value'])}"
+            f" ({interval(shorter)})"
+        )
+        no_better = shorter["value"] >= rate["value"] > 0.5
+        text += ", so shortness alone would do as well." if no_better else "."
+    return Finding(text=text, simulated=bool(rate.get("simulated")))
+
+
+def judge_text(run: Run, judge: str) -> str:
+    """A judge as a sentence names it: the simulated truth, or which reward model."""
+    details = (run.metrics("evaluate").get("judges") or {}).get(judge) or {}
+    return f"the reward model {judge!r}" if details.get("kind") == "reward" else f"the {judge}"
+
+
+def reward_sentences(run: Run) -> list[Finding]:
+    """The reward model's accuracy beside the ceiling that its raters set."""
+    metrics = run.metrics("reward")
+    if metrics.get("accuracy") is None:
+        return []
+    simulated = run.stages["reward"].simulated
+    rate = reward_accuracy(metrics)
+    text = (
+        f"The reward model agrees with the labels on {percent(rate['value'])} of {rate['n']} "
+        f"held-out pairs ({interval(rate)})."
+    )
+    text += _verdict_on_chance(rate, "it has learned the preference")
+    ceiling = metrics.get("noise_ceiling")
+    if ceiling is not None:
+        text += f" The raters' own noise sets a ceiling of about {percent(ceiling)}."
+    return [Finding(text=text, simulated=simulated)]
+
+
+def drift_sentence(name: str, policy: Mapping[str, Any], baseline: str) -> Finding:
+    """How far a policy went from the baseline, its length, and how many completions it ends."""
+    text = (
+        f"{sentence_start(label_of(name))} moved {policy[f'kl_to_{baseline}']:.1f} nats a "
+        f"completion from {label_of(baseline)}"
+    )
+    error = policy.get(f"kl_to_{baseline}_se")
+    text += f" (standard error {error:.1f})" if error is not None else ""
+    if policy.get("mean_tokens") is not None and policy.get("ended_rate") is not None:
+        text += f"; it writes {policy['mean_tokens']:.0f} tokens on average and ends "
+        text += f"{percent(policy['ended_rate'])} of its completions by itself"
+    return Finding(text=text + ".", simulated=bool(policy.get("trained_on_simulated")))
+
+
+def warnings(run: Run) -> list[str]:
+    """What weakens the numbers above, each with what it means."""
+    found = [*_evaluation_warnings(run), *_reward_warnings(run), *_record_warnings(run)]
+    return list(dict.fromkeys(found))
+
+
+def _evaluation_warnings(run: Run) -> list[str]:
+    evaluate, baseline = run.metrics("evaluate"), baseline_of(run)
+    found = []
+    num_prompts = evaluate.get("num_prompts")
+    if num_prompts is not None and num_prompts < FEW_PROMPTS:
+        found.append(f"Only {num_prompts} held-out prompts: intervals this wide settle little.")
+    length_share = evaluate.get("truth_length_r2")
+    if length_share is not None and length_share > 0.5:
+        found.append(f"Length explains {percent(length_share)} of the simulated truth.")
+    temperature = evaluate.get("temperature")
+    if temperature not in (None, 1, 1.0):
+        found.append(f"Sampled at temperature {temperature}: the KL is not that of temperature 1.")
+    for name, policy in policies_of(run).items():
+        found += _policy_warnings(name, policy, policies_of(run).get(baseline, {}), baseline)
+    return found
+
+
+def _policy_warnings(
+    name: str, policy: Mapping[str, Any], reference: Mapping[str, Any], baseline: str
+) -> list[str]:
+    found, label = [], sentence_start(label_of(name))
+    kl = policy.get(f"kl_to_{baseline}")
+    if kl is not None and kl < 0:
+        found.append(f"{label}'s KL is estimated below 0 ({kl:.2f}): sampling noise; read it as 0.")
+    ended = policy.get("ended_rate")
+    if ended is not None and ended < _SHARE_ENDED and name != "base":
+        found.append(f"{label} ends only {percent(ended)} of its completions within the limit.")
+    if policy.get("num_empty"):
+        found.append(f"{label} wrote {policy['num_empty']} empty completions; judged as they are.")
+    tokens, usual = policy.get("mean_tokens"), reference.get("mean_tokens")
+    if tokens and usual and name not in ("base", baseline):
+        ratio = tokens / usual
+        if not 1 / _LENGTH_DRIFT <= ratio <= _LENGTH_DRIFT:
+            found.append(f"{label}'s completions are {ratio:.1f} times as long as the baseline's.")
+    return found
+
+
+def _reward_warnings(run: Run) -> list[str]:
+    metrics = run.metrics("reward")
+    found = []
+    if metrics.get("accuracy") is None:
+        return found
+    if metrics.get("n") is not None and metrics["n"] < FEW_PROMPTS:
+        found.append(f"The reward model's accuracy rests on {metrics['n']} held-out pairs only.")
+    ceiling = metrics.get("noise_ceiling")
+    if ceiling is None:
+        found.append("The raters agree no more than by chance, or too few items have two ratings:")
+        found[-1] += " there is no estimate of the reward model's ceiling."
+    elif metrics["accuracy"] > ceiling:
+        found.append("The reward model's accuracy lies above its estimated ceiling: by chance, or")
+        found[-1] += " because the raters share an error that the model has learned as well."
+    return found
+
+
+def _record_warnings(run: Run) -> list[str]:
+    found = []
+    versions = {manifest.code_version for manifest in run.stages.values()}
+    if len(versions) > 1:
+        found.append("The stages were run by different versions of the code: see Reproduce.")
+    if any(version.endswith("-dirty") for version in versions):
+        found.append("The code had uncommitted changes, so its version does not name it exactly.")
+    for later, manifest in run.stages.items():
+        for earlier in READS.get(later, ()):
+            if earlier in run.stages and run.stages[earlier].started > manifest.started:
+                found.append(f"{earlier} was run again after {later}: {later} rests on the older.")
+    return found
+
+
+def policies_of(run: Run) -> dict[str, dict[str, Any]]:
+    """Each policy's metrics by name; empty before the evaluation."""
+    policies = run.metrics("evaluate").get("policies")
+    return policies if isinstance(policies, dict) else {}
+
+
+def ranked_policies(run: Run) -> list[tuple[str, dict[str, Any]]]:
+    """The policies with the raw base last: what was tuned is what a reader came for."""
+    return sorted(policies_of(run).items(), key=lambda item: item[0] == "base")
+
+
+def baseline_of(run: Run) -> str:
+    """The policy that the others are compared with."""
+    return str(run.metrics("evaluate").get("baseline", "sft"))
+
+
+def reward_accuracy(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The reward stage's accuracy in the shape of an estimate."""
+    low, high = metrics.get("accuracy_ci") or (None, None)
+    return {"value": metrics["accuracy"], "low": low, "high": high, "n": metrics.get("n")}
+
+
+def known(estimate: Mapping[str, Any] | None) -> bool:
+    """Whether an estimate is there and has a value."""
+    return bool(estimate) and estimate.get("value") is not None
+
+
+def label_of(policy: str) -> str:
+    """A policy's name as a sentence writes it: `dpo` as DPO, others as they are."""
+    return policy.upper() if policy in _ACRONYMS else policy
+
+
+def sentence_start(text: str) -> str:
+    """The text with a capital first letter, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def percent(share: float | None) -> str:
+    """`0.643` as `64%`."""
+    return "unknown" if share is None else f"{100 * share:.0f}%"
+
+
+def interval(estimate: Mapping[str, Any]) -> str:
+    """`95% interval 55-73%`, or that none can be given."""
+    if estimate.get("low") is None or estimate.get("high") is None:
+        return "too few for an interval"
+    return f"95% interval {100 * estimate['low']:.0f}\N{EN DASH}{percent(estimate['high'])}"
+
+
+def _verdict_on_chance(rate: Mapping[str, Any], claim: str) -> str:
+    low, high = rate.get("low"), rate.get("high")
+    if low is None or high is None:
+        return f" That is too few to say whether {claim}."
+    if low <= 0.5 <= high:
+        return f" The interval includes 50%, so this run does not show that {claim}."
+    return ""
+
+
+def _moved(run: Run) -> list[tuple[str, dict[str, Any]]]:
+    baseline = baseline_of(run)
+    return [
+        (name, policy)
+        for name, policy in policies_of(run).items()
+        if name not in ("base", baseline) and policy.get(f"kl_to_{baseline}") is not None
+    ]
+
+
+def _progress_sentence(run: Run) -> str:
+    done = ", ".join(run.stages)
+    return f"Finished so far: {done}. There is no evaluation yet, so no policy has been compared."

@@ -1,0 +1,218 @@
+"""Puts a run's findings, charts and completions into one self-contained HTML page."""
+
+import functools
+import html
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlhf.evaluation.drift import num_words
+from rlhf.manifest import Manifest, write_text
+from rlhf.records import content_hash
+from rlhf.report import findings as found
+from rlhf.report.figures import figures
+from rlhf.report.reading import STAGES, Run
+
+NUM_SHOWN = 10
+MAX_CHARACTERS = 1_200_000  # of completions, escaped: the page stays under 3 MB
+_MAX_IDS = 2000
+_MARKUP = 700  # characters around one completion
+_PURPOSES = {
+    "sft": "learns to answer from demonstrations",
+    "sample": "writes the completions to compare",
+    "ratings": "raters compare completions",
+    "reward": "learns which completion raters prefer",
+    "dpo": "tunes the policy to what raters prefer",
+    "ppo": "tunes the policy to the reward model",
+    "evaluate": "compares the policies on held-out prompts",
+}
+_COUNTS = (
+    "num_prompts",
+    "num_completions",
+    "num_items",
+    "num_judgements",
+    "num_annotators",
+    "num_labels",
+    "num_train",
+    "num_eval",
+    "num_steps",
+)
+
+
+def write_report(run: Run, output: Path) -> Path:
+    """Render the run to `output`, one HTML file that asks nothing of any network."""
+    write_text(output, render(run))
+    return output
+
+
+def render(run: Run) -> str:
+    """The page's HTML."""
+    template = _environment().get_template("report.html")
+    return template.render(
+        title=f"Report: {run.folder.resolve().name}",
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        run=run,
+        findings=found.findings(run),
+        warnings=found.warnings(run),
+        chain=chain(run),
+        figures=figures(run),
+        policies=policy_table(run),
+        baseline=found.baseline_of(run),
+        judges=run.metrics("evaluate").get("judges") or {},
+        prompts=prompt_cards(run),
+        num_shown=NUM_SHOWN,
+        num_prompts=len(run.rows),
+        max_ids=_MAX_IDS,
+        bundle=vega_bundle(),
+    )
+
+
+def chain(run: Run) -> list[dict[str, Any]]:
+    """A card for each stage in the order of the loop, those that have not run among them."""
+    extra = [name for name in run.stages if name not in STAGES]
+    return [_card(run, name) for name in [*STAGES[:-1], *extra, STAGES[-1]]]
+
+
+def _card(run: Run, name: str) -> dict[str, Any]:
+    manifest = run.stages.get(name)
+    card: dict[str, Any] = {"name": name, "purpose": _PURPOSES.get(name, ""), "done": False}
+    if manifest is None:
+        return card
+    return card | {
+        "done": True,
+        "manifest": manifest,
+        "simulated": manifest.simulated,
+        "counts": _counts(manifest),
+        "reads": [_source_stage(run, entry) for entry in manifest.inputs.items()],
+        "config": yaml.safe_dump(manifest.config, sort_keys=True, allow_unicode=True),
+        "label_ids": label_ids(run) if name == "reward" else [],
+        "metrics": {key: value for key, value in manifest.metrics.items() if key != "policies"},
+    }
+
+
+def label_ids(run: Run) -> list[str]:
+    """The ids of the judgements behind the reward model's held-out pairs, in order."""
+    found = {str(one) for row in run.heldout for one in row.get("judgement_ids") or ()}
+    return sorted(found)
+
+
+def _counts(manifest: Manifest) -> list[tuple[str, Any]]:
+    data = manifest.provenance.get("data")
+    merged = {**(data if isinstance(data, dict) else {}), **manifest.metrics}
+    named = [(key, merged[key]) for key in _COUNTS if isinstance(merged.get(key), int)]
+    return [(key.removeprefix("num_"), value) for key, value in named]
+
+
+def _source_stage(run: Run, entry: tuple[str, Any]) -> dict[str, Any]:
+    """An input with its hash and, when an earlier stage of this run wrote it, that stage."""
+    name, details = entry
+    details = details if isinstance(details, dict) else {"path": details}
+    path = str(details.get("path", ""))
+    parts = Path(path.partition("#")[0].removeprefix("feedback:")).parts
+    stage = next((part for part in reversed(parts) if part in run.stages), None)
+    if "feedback.db" in path:
+        stage = "ratings"
+    return {"name": name, "path": path, "stage": stage, **details}
+
+
+def policy_table(run: Run) -> list[dict[str, Any]]:
+    """Each policy's numbers for the table under the win rates."""
+    baseline = found.baseline_of(run)
+    rows = []
+    for name, policy in found.policies_of(run).items():
+        rate = policy.get(f"win_rate_vs_{baseline}")
+        row = {
+            "name": name,
+            "rate": rate if found.known(rate) else None,
+            "kl": policy.get(f"kl_to_{baseline}"),
+            "kl_se": policy.get(f"kl_to_{baseline}_se"),
+            "simulated": bool(policy.get("trained_on_simulated")),
+        }
+        rows.append({**policy, **row})
+    return rows
+
+
+def prompt_cards(run: Run) -> list[dict[str, Any]]:
+    """The prompts with every policy's completion, in the order of the prompts' hashes.
+
+    The hash decides which ten are shown first, so that nobody has picked the flattering ones.
+    """
+    rows = [row for row in run.rows if isinstance(row.get("policies"), dict)]
+    rows.sort(key=lambda row: content_hash(row.get("prompt")))
+    cards: list[dict[str, Any]] = []
+    room = MAX_CHARACTERS
+    for row in rows:
+        card = {"prompt": prompt_text(row.get("prompt")), "policies": _texts(row["policies"])}
+        room -= len(html.escape(card["prompt"]))
+        room -= sum(len(html.escape(answer["text"])) + _MARKUP for answer in card["policies"])
+        if room < 0 and cards:
+            break
+        cards.append(card)
+    return cards
+
+
+def prompt_text(prompt: object) -> str:
+    """A prompt as a reader sees it: its text, or each turn after its role."""
+    if not isinstance(prompt, list):
+        return str(prompt)
+    turns = [turn for turn in prompt if isinstance(turn, dict)]
+    if len(turns) == 1:
+        return str(turns[0].get("content", ""))
+    return "\n".join(f"{turn.get('role', '')}: {turn.get('content', '')}" for turn in turns)
+
+
+def _texts(policies: Mapping[str, Any]) -> list[dict[str, Any]]:
+    cards = []
+    for name, completion in policies.items():
+        text = str(completion.get("text", ""))
+        scores = completion.get("scores") or {}
+        cards.append({**completion, "name": name, "text": text, "words": num_words(text)})
+        # Its score is the number of words, which stands above the text.
+        cards[-1]["scores"] = {
+            judge: score for judge, score in scores.items() if judge != "shorter"
+        }
+    return cards
+
+
+@functools.cache
+def vega_bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, safe inside a script element."""
+    import vl_convert
+
+    bundle: str = vl_convert.javascript_bundle()
+    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _environment() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rlhf.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = found.percent
+    environment.filters["interval"] = found.interval
+    environment.filters["number"] = number
+    environment.filters["score"] = score_text
+    environment.filters["label"] = found.label_of
+    return environment
+
+
+def score_text(value: object) -> str:
+    """A judge's score of one completion, to two decimals."""
+    return f"{value:.2f}" if isinstance(value, (int, float)) else "unknown"
+
+
+def number(value: object) -> str:
+    """A number with as many digits as a reader can use; other values as text."""
+    if isinstance(value, bool) or value is None:
+        return "unknown" if value is None else str(value).lower()
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
