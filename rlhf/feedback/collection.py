@@ -1,0 +1,331 @@
+"""The ratings stage: sampled completions become comparisons, and raters judge them.
+
+The raters are simulated, people (who rate in the browser while the stage waits outside), or a
+file of judgements made elsewhere. Run again, it takes up where it stopped.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from rlhf.errors import ConfigError, DataError, PendingError
+from rlhf.feedback.files import read_rows
+from rlhf.feedback.imports import import_file
+from rlhf.feedback.rules import check_comparison
+from rlhf.feedback.simulation import (
+    DEFAULT_PANEL,
+    SimulatedRater,
+    panel_for,
+    simulated_verdict,
+)
+from rlhf.feedback.store import Store, display_order
+from rlhf.records import Comparison, Completion, Judgement, Prompt, content_hash
+
+DEFAULT_GUIDELINE = (
+    "Which completion helps the person more? Prefer one that answers what was asked, says why, "
+    "is concrete, and is complete and to the point. Call it a tie when neither is better."
+)
+_ITEMS_A_WRITE = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionSettings:
+    """What the ratings stage is asked for.
+
+    `ratings` is "simulated", "human", or the path of a file of judgements. `quorum` is how many
+    judgements are enough: a whole number, or a share (0 to 1] of items x overlap; None means
+    all of them from people, and whatever there is from a file.
+    """
+
+    ratings: str
+    campaign: str
+    overlap: int = 3
+    num_comparisons_per_prompt: int = 2
+    quorum: int | float | None = None
+    seed: int = 0
+    lease_s: float = 1800
+    guideline: str = DEFAULT_GUIDELINE
+    allow_mixed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeComparisons:
+    """The comparisons made of sampled completions; pairs of equal texts were left out."""
+
+    comparisons: list[Comparison]
+    completions: list[tuple[Prompt, Completion]]
+    num_prompts: int
+    num_identical: int
+
+
+def collect(
+    store: Store,
+    completions: Path,
+    settings: CollectionSettings,
+    *,
+    panel: Sequence[SimulatedRater] = DEFAULT_PANEL,
+) -> MadeComparisons:
+    """Make the campaign and fill it as far as its raters are at hand.
+
+    Raises PendingError while the quorum is not reached, ConfigError when the campaign was made
+    of other completions or settings, DataError when raters of the other kind are in it.
+    """
+    _check_settings(settings, panel)
+    made = make_comparisons(
+        read_rows(completions),
+        num_per_prompt=settings.num_comparisons_per_prompt,
+        seed=settings.seed,
+    )
+    if not made.comparisons:
+        raise DataError(
+            f"{completions}: no prompt has two completions that differ; sample more of them "
+            "(--num_completions), or at a higher temperature"
+        )
+    _make_campaign(store, made.comparisons, settings)
+    if settings.ratings == "simulated":
+        _refuse_other_raters(store, settings, simulated=True)
+        rate_by_panel(store, settings.campaign, panel)
+    elif settings.ratings == "human":
+        _refuse_other_raters(store, settings, simulated=False)
+    else:
+        _import_ratings(store, settings)
+    _await_quorum(store, settings)
+    return made
+
+
+def make_comparisons(
+    rows: Iterable[tuple[str, dict[str, Any]]], *, num_per_prompt: int, seed: int
+) -> MadeComparisons:
+    """Pairs of distinct completions of each prompt, the same for equal rows and seed.
+
+    `rows` are those of `rlhf sample`, each with where it stands. Of a prompt's pairs those are
+    taken whose completions were used least; every prompt's first pair comes before any second.
+    """
+    ranked: list[tuple[int, Comparison]] = []
+    sampled: list[tuple[Prompt, Completion]] = []
+    num_prompts = num_identical = 0
+    seen: set[str] = set()
+    for where, row in rows:
+        prompt, completions = _sample_row(row, where)
+        num_prompts += 1
+        sampled += [(prompt, completion) for completion in completions]
+        pairs = list(combinations(completions, 2))
+        distinct = [pair for pair in pairs if pair[0].text != pair[1].text]
+        num_identical += len(pairs) - len(distinct)
+        for rank, pair in enumerate(_spread(prompt, distinct, num_per_prompt, seed)):
+            comparison = _comparison(prompt, pair)
+            if comparison.item not in seen:
+                seen.add(comparison.item)
+                ranked.append((rank, comparison))
+    ranked.sort(key=lambda entry: entry[0])  # stable: within a rank the order of the file
+    return MadeComparisons(
+        comparisons=[comparison for _, comparison in ranked],
+        completions=sampled,
+        num_prompts=num_prompts,
+        num_identical=num_identical,
+    )
+
+
+def rate_by_panel(store: Store, campaign: str, panel: Sequence[SimulatedRater]) -> int:
+    """Let simulated raters judge what they have not judged yet; how many judgements were new.
+
+    Which raters an item gets, and what they say, follows from the campaign's seed alone, so an
+    interrupted run ends where an unbroken one does.
+    """
+    found = store.campaign(campaign)
+    items = store.comparisons(campaign)
+    for rater in panel:
+        store.add_annotator(rater.annotator)
+    there = {one.id for one in store.judgements(campaign, current_only=False)}
+    num_new = 0
+    with tqdm(total=len(items), desc="simulated raters", unit="item") as bar:
+        for start in range(0, len(items), _ITEMS_A_WRITE):
+            chunk = items[start : start + _ITEMS_A_WRITE]
+            batch = [
+                judgement
+                for item in chunk
+                for judgement in _panel_judgements(
+                    campaign, item, panel, found.overlap, found.seed, found.guideline_version
+                )
+                if judgement.id not in there
+            ]
+            if batch:
+                num_new += store.record(batch)
+            bar.update(len(chunk))
+    return num_new
+
+
+def _panel_judgements(
+    campaign: str,
+    item: Comparison,
+    panel: Sequence[SimulatedRater],
+    overlap: int,
+    seed: int,
+    guideline_version: int,
+) -> Iterator[Judgement]:
+    for rater in panel_for(item.item, panel, overlap, seed=seed):
+        order = display_order(seed, item.item, rater.name, len(item.completions))
+        identity = content_hash([campaign, item.item, rater.name, seed])
+        yield Judgement(
+            id=f"simulated-{identity[:32]}",
+            campaign=campaign,
+            item=item.item,
+            annotator=rater.name,
+            simulated=True,
+            seconds=0.0,
+            created_at=datetime.now(UTC),
+            shown_order=order,
+            verdict=simulated_verdict(rater, item, order, seed=seed),
+            guideline_version=guideline_version,
+        )
+
+
+def _sample_row(row: dict[str, Any], where: str) -> tuple[Prompt, list[Completion]]:
+    texts = row.get("completions")
+    if "prompt" not in row or not isinstance(texts, list):
+        missing = "prompt" if "prompt" not in row else "completions"
+        raise DataError(f"{where}: no {missing!r}; give the rows that `rlhf sample` writes")
+    columns = {
+        "source": _column(row, ("source", "sources"), len(texts), str, where),
+        "ended": _column(row, ("ended",), len(texts), bool, where),
+        "seed": _column(row, ("seed", "seeds"), len(texts), int, where),
+    }
+    if not all(isinstance(text, str) for text in texts):
+        raise DataError(f"{where}: a completion is not text; give what `rlhf sample` writes")
+    completions = [
+        Completion(text=text, **{name: column[index] for name, column in columns.items()})
+        for index, text in enumerate(texts)
+    ]
+    prompt = Prompt(content=row["prompt"])
+    if completions:
+        try:
+            check_comparison(Comparison(prompt=prompt, completions=tuple(completions), item="-"))
+        except (DataError, KeyError, TypeError) as error:
+            raise DataError(f"{where}: {error}") from None
+    return prompt, completions
+
+
+def _column(
+    row: dict[str, Any], names: Sequence[str], count: int, kind: type, where: str
+) -> list[Any]:
+    """A value for each completion: from a list, or one value for all; None where there is none."""
+    value = next((row[name] for name in names if row.get(name) is not None), None)
+    values = value if isinstance(value, list) else [value] * count
+    if len(values) != count:
+        raise DataError(f"{where}: {names[0]} has {len(values)} values for {count} completions")
+    if any(one is not None and not isinstance(one, kind) for one in values):
+        raise DataError(f"{where}: {names[0]} holds a value that is no {kind.__name__}")
+    return values
+
+
+def _spread(
+    prompt: Prompt, pairs: list[tuple[Completion, Completion]], number: int, seed: int
+) -> list[tuple[Completion, Completion]]:
+    """`number` of the pairs, in an order drawn by the seed, each completion as rarely as can be."""
+    waiting = sorted(
+        pairs,
+        key=lambda pair: content_hash(
+            [seed, prompt.id, *((one.text, one.seed, one.source) for one in pair)]
+        ),
+    )
+    used: dict[str, int] = {}
+    taken: list[tuple[Completion, Completion]] = []
+    while waiting and len(taken) < number:
+        pair = min(waiting, key=lambda one: sum(used.get(each.text, 0) for each in one))
+        waiting = [one for one in waiting if {e.text for e in one} != {e.text for e in pair}]
+        taken.append(pair)
+        for each in pair:
+            used[each.text] = used.get(each.text, 0) + 1
+    return taken
+
+
+def _comparison(prompt: Prompt, pair: tuple[Completion, Completion]) -> Comparison:
+    identity = content_hash([prompt.content, *(completion.text for completion in pair)])
+    return Comparison(prompt=prompt, completions=pair, item=f"pair-{identity[:24]}")
+
+
+def _make_campaign(
+    store: Store, comparisons: list[Comparison], settings: CollectionSettings
+) -> None:
+    items = content_hash([comparison.item for comparison in comparisons])
+    there = {campaign.name: campaign for campaign in store.campaigns()}.get(settings.campaign)
+    if there is not None and there.settings.get("items") != items:
+        raise ConfigError(
+            f"{store.location}: campaign {settings.campaign!r} was made of other completions; "
+            "give --campaign another name, or move the store away"
+        )
+    with store.atomically():
+        store.create_campaign(
+            settings.campaign,
+            overlap=settings.overlap,
+            lease_s=settings.lease_s,
+            guideline=settings.guideline if there is None else there.guideline,
+            settings={"items": items} if there is None else there.settings,
+            seed=settings.seed,
+        )
+        store.add_comparisons(settings.campaign, comparisons)
+
+
+def _import_ratings(store: Store, settings: CollectionSettings) -> None:
+    with store.atomically():  # raters of two kinds: the import is undone
+        import_file(store, Path(settings.ratings), campaign=settings.campaign, new_items=False)
+        kinds = {one.simulated for one in store.judgements(settings.campaign)}
+        if len(kinds) > 1 and not settings.allow_mixed:
+            raise DataError(
+                f"{settings.ratings}: simulated raters and people in one campaign; take "
+                "another --campaign, or --allow_mixed"
+            )
+
+
+def _refuse_other_raters(store: Store, settings: CollectionSettings, *, simulated: bool) -> None:
+    others = sum(one.simulated != simulated for one in store.judgements(settings.campaign))
+    if others and not settings.allow_mixed:
+        whose = "people's" if simulated else "simulated raters'"
+        raise DataError(
+            f"{store.location}: campaign {settings.campaign!r} holds {others} of {whose} "
+            "judgements; take another --campaign, or --allow_mixed"
+        )
+
+
+def _await_quorum(store: Store, settings: CollectionSettings) -> None:
+    progress = store.progress(settings.campaign)
+    quorum = settings.quorum
+    if quorum is None:
+        quorum = 1.0 if settings.ratings == "human" else 1
+    # -(-x // 1) rounds up: half of 5 judgements is 3
+    wanted = int(-(-quorum * progress.num_wanted // 1)) if isinstance(quorum, float) else quorum
+    if settings.ratings == "human" and wanted > progress.num_wanted:
+        raise ConfigError(
+            f"--quorum {wanted}: the campaign wants {progress.num_wanted} judgements in all; "
+            "lower the quorum or raise --overlap"
+        )
+    if progress.num_judgements < wanted:
+        raise PendingError(
+            f"{progress.num_judgements} of {wanted} in; run again once more are rated: "
+            f"scripts/annotate.sh --store {store.location}"
+        )
+
+
+def _check_settings(settings: CollectionSettings, panel: Sequence[SimulatedRater]) -> None:
+    if settings.num_comparisons_per_prompt < 1:
+        raise ConfigError("--num_comparisons_per_prompt: at least 1")
+    if settings.overlap < 1:
+        raise ConfigError("--overlap: at least 1 rater an item")
+    if settings.ratings == "simulated" and settings.overlap > len(panel):
+        raise ConfigError(
+            f"--overlap {settings.overlap}: there are {len(panel)} simulated raters; lower it"
+        )
+    quorum = settings.quorum
+    if quorum is not None and (not 0 < quorum <= 1 if isinstance(quorum, float) else quorum < 1):
+        raise ConfigError(
+            f"--quorum {quorum}: give a number of judgements (300) or a share of all (0.8)"
+        )
+    if settings.ratings not in ("simulated", "human") and not Path(settings.ratings).is_file():
+        raise ConfigError(
+            f"--ratings {settings.ratings}: neither simulated, human, nor a file of judgements"
+        )

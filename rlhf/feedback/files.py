@@ -1,0 +1,112 @@
+"""Files of JSON rows: `.jsonl`, `.jsonl.gz` and `.json`, read with line numbers, written whole."""
+
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rlhf.errors import ConfigError, DataError, StageError
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json")
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row with where it stands (`FILE:LINE`); DataError there for one that is no object.
+
+    Raises ConfigError when there is no such file or its suffix is none of `SUFFIXES`.
+    """
+    _check_suffix(path)
+    content = _read_bytes(path)
+    if path.name.endswith(".json"):
+        yield from _listed(path, content)
+        return
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.strip():
+            where = f"{path}:{number}"
+            yield where, _mapping(_parse(line, where), where)
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows through a temporary neighbour: a reader sees the old file or all of the new."""
+    _check_suffix(path)
+    listed = list(rows)
+    if path.name.endswith(".json"):
+        content = (json.dumps(listed, ensure_ascii=False, indent=1) + "\n").encode()
+    else:
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in listed)
+        content = "".join(lines).encode()
+    if path.name.endswith(".gz"):
+        content = gzip.compress(content, mtime=0)  # equal rows make equal bytes
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StageError(
+            f"{path}: cannot be written ({error.strerror}); check disk and folder"
+        ) from None
+
+
+def _check_suffix(path: Path) -> None:
+    if not path.name.endswith(SUFFIXES):
+        raise ConfigError(f"{path}: not one of {', '.join(SUFFIXES)}; rename or convert it")
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        if path.name.endswith(".gz"):
+            content = gzip.decompress(content)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: damaged gzip file ({error}); copy it again") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def _listed(path: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+    rows = _parse(content, str(path))
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: a .json file holds one list of rows; use .jsonl for lines")
+    for number, row in enumerate(rows, 1):
+        where = f"{path}: row {number}"
+        yield where, _mapping(row, where)
+
+
+def _parse(content: bytes, where: str) -> Any:
+    try:
+        text = content.decode()
+        return json.loads(text, parse_constant=_no_number, object_pairs_hook=_no_key_twice)
+    except UnicodeDecodeError:
+        raise DataError(f"{where}: not UTF-8 text; convert the file") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise DataError(
+            f"{where}: not valid JSON ({error.msg} at {place}column {error.colno}); mend the line"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not usable JSON ({error}); mend the line") from None
+
+
+def _mapping(row: Any, where: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a {type(row).__name__} where an object is wanted")
+    return row
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
+        twice = next(key for key in mapping if [name for name, _ in pairs].count(key) > 1)
+        raise ValueError(f"key {twice!a} stands twice")
+    return mapping

@@ -1,0 +1,149 @@
+"""`rlhf feedback import | export | check` as a user meets it: output, exit codes, whole files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf.cli import main
+from rlhf.feedback.store import Store
+from tests.feedback.makers import row, write_jsonl
+
+
+@pytest.fixture
+def ratings(tmp_path: Path) -> Path:
+    return write_jsonl(
+        tmp_path / "ratings.jsonl", row(), row(annotator="bob", verdict=-2), row(prompt="other")
+    )
+
+
+def test_import_export_check(
+    tmp_path: Path, ratings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = str(tmp_path / "feedback.db")
+    assert main(["feedback", "import", str(ratings), "--store", store, "--campaign", "c"]) == 0
+    assert "3 new judgements in c (0 were there), 2 new items" in capsys.readouterr().out
+    assert main(["feedback", "import", str(ratings), "--store", store, "--campaign", "c"]) == 0
+    assert "0 new judgements in c (3 were there), 0 new items" in capsys.readouterr().out
+    out = tmp_path / "out.jsonl"
+    words = ["feedback", "export", "--store", store, "--campaign", "c", "--output", str(out)]
+    assert main(words) == 0
+    assert "3 rows from 3 judgements" in capsys.readouterr().out
+    exported = [json.loads(line) for line in out.read_text().splitlines()]
+    imported = [json.loads(line) for line in ratings.read_text().splitlines()]
+    assert [{key: one[key] for key in row()} for one in exported] == imported
+    assert main([*words, "--format", "preference"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 rows from 1 judgements" in printed  # the two on the first item disagree
+    assert "num_equal_votes: 1" in printed
+    assert main(["feedback", "check", "--store", store]) == 0
+    assert "whole (1 campaigns, 3 judgements)" in capsys.readouterr().out
+
+
+def test_unknown_keys_are_named_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_jsonl(tmp_path / "f.jsonl", row(rationle="typo"))
+    store = str(tmp_path / "feedback.db")
+    assert main(["feedback", "import", str(path), "--store", store, "--campaign", "mine"]) == 0
+    printed = capsys.readouterr()
+    assert "1 rows with unknown key 'rationle'; did you mean 'rationale'?" in printed.err
+    assert "1 rows were of campaign 'c' and are in mine now" in printed.out
+
+
+def test_simulated_export_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_jsonl(tmp_path / "f.jsonl", row(simulated=True))
+    store = str(tmp_path / "feedback.db")
+    main(["feedback", "import", str(path), "--store", store])
+    assert "1 of the judgements simulated" in capsys.readouterr().out
+    out = str(tmp_path / "out.jsonl")
+    main(["feedback", "export", "--store", store, "--campaign", "c", "--output", out])
+    assert "SIMULATED" in capsys.readouterr().out
+
+
+def test_check_prints_each_problem_and_exits_3(
+    tmp_path: Path, ratings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sqlite3
+    from contextlib import closing
+
+    store = tmp_path / "feedback.db"
+    main(["feedback", "import", str(ratings), "--store", str(store)])
+    with closing(sqlite3.connect(store)) as connection:
+        connection.execute("UPDATE comparisons SET num_raters = 9")
+        connection.commit()
+    capsys.readouterr()
+    assert main(["feedback", "check", "--store", str(store)]) == 3
+    printed = capsys.readouterr()
+    assert printed.out.count("counted 9 raters") == 2
+    assert "2 broken invariants" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("", 2, "required: COMMAND"),
+        ("imprt f", 2, "invalid choice: 'imprt'"),
+        ("import none.jsonl --store S", 2, "none.jsonl: no such file"),
+        ("import RATINGS", 2, "required: --store"),
+        ("import RATINGS --store S --tsk ranking", 2, "unrecognized arguments: --tsk"),
+        ("import RATINGS --store S --task rating", 2, "invalid choice: 'rating'"),
+        ("import RATINGS --store FOLDER", 2, "a folder, not a feedback store"),
+        ("import RATINGS --store mysql://h/d", 2, "give a SQLite path or a postgresql:// URL"),
+        ("import BROKEN --store S", 3, "broken.jsonl:2: not valid JSON"),
+        ("import RATINGS --store BROKEN", 3, "damaged, or no feedback store"),
+        ("export --store none.db --campaign c --output o.jsonl", 2, "no such feedback store"),
+        ("export --store STORE --campaign d --output o.jsonl", 2, "no campaign 'd'"),
+        ("export --store STORE --campaign c --output o.csv", 2, "not one of .jsonl"),
+        (
+            "export --store STORE --campaign c --output o.jsonl --format demonstrations",
+            3,
+            "nothing to export as demonstrations",
+        ),
+        ("check --store BROKEN", 3, "damaged, or no feedback store"),
+        ("check --store none.db", 2, "no such feedback store"),
+    ],
+)
+def test_mistakes_are_one_line_with_the_right_exit_code(
+    tmp_path: Path,
+    ratings: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    broken = write_jsonl(tmp_path / "broken.jsonl", row(), "{oops")
+    main(["feedback", "import", str(ratings), "--store", "store.db", "--campaign", "c"])
+    capsys.readouterr()
+    before = sorted(tmp_path.iterdir())
+    names = {"RATINGS": ratings, "BROKEN": broken, "STORE": "store.db", "FOLDER": tmp_path}
+    argv = [str(names.get(word, word)) for word in words.split()]
+    assert main(["feedback", *argv]) == code
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before  # no new store, no half-written export
+
+
+def test_failed_import_leaves_an_existing_store_as_it_was(tmp_path: Path, ratings: Path) -> None:
+    store = tmp_path / "feedback.db"
+    main(["feedback", "import", str(ratings), "--store", str(store)])
+    with Store.open(store) as opened:
+        before = opened.judgements()
+    broken = write_jsonl(tmp_path / "more.jsonl", row(annotator="new"), row(verdict=9))
+    assert main(["feedback", "import", str(broken), "--store", str(store)]) == 3
+    with Store.open(store) as opened:
+        assert opened.judgements() == before
+        assert {annotator.name for annotator in opened.annotators()} == {"ann", "bob"}
+
+
+@pytest.mark.parametrize("command", ["import", "export", "check"])
+def test_help_of_each_subcommand_has_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["feedback", command, "--help"])
+    assert caught.value.code == 0
+    assert f"example: rlhf feedback {command}" in capsys.readouterr().out
