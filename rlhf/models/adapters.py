@@ -1,0 +1,92 @@
+"""LoRA adapters on disk: which base one belongs to, and putting it onto that base."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import ConfigError, DataError
+from rlhf.models.registry import ADAPTER_CONFIG_NAME, NAMED_MODELS, resolve_model
+
+WEIGHTS_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
+
+
+def is_adapter(location: str | Path) -> bool:
+    """Whether a resolved model location is a folder with an adapter, not a whole model."""
+    return (Path(location) / ADAPTER_CONFIG_NAME).is_file()
+
+
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """The adapter's configuration as PEFT wrote it; DataError when it is damaged."""
+    path = folder / ADAPTER_CONFIG_NAME
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: damaged ({error}); run the stage that wrote it again") from None
+    if not isinstance(values, dict) or not values.get("base_model_name_or_path"):
+        raise DataError(f"{path}: does not name its base model; run the stage again")
+    return values
+
+
+def base_of(folder: Path) -> str:
+    """The base model of the adapter in `folder`: a folder's path or a hub id.
+
+    A run folder may have been moved or the cache be elsewhere: where the recorded path is
+    gone, a folder of the same name beside the adapter's (DIR/sft for DIR/dpo) or above it, or
+    a named model of that name, stands in. ConfigError when there is none of them.
+    """
+    recorded = str(read_adapter_config(folder)["base_model_name_or_path"])
+    name = Path(recorded).name
+    folder = folder.absolute()
+    candidates = [Path(recorded), folder / recorded]
+    candidates += [parent / name for parent in list(folder.parents)[:2]]
+    for candidate in candidates:
+        if candidate.is_dir() and candidate.absolute() != folder:
+            return resolve_model(candidate)
+    if name in NAMED_MODELS:
+        return resolve_model(name)
+    if Path(recorded).is_absolute() or recorded.count("/") != 1:
+        raise ConfigError(
+            f"{folder}: its base model {recorded} is gone, and no folder {name} is beside it; "
+            "put it back, or run the stage again"
+        )
+    return resolve_model(recorded)
+
+
+def adapter_chain(location: str) -> tuple[str, list[Path]]:
+    """The whole model under `location` and the adapters to put onto it, innermost first."""
+    adapters: list[Path] = []
+    while is_adapter(location):
+        adapters.insert(0, Path(location))
+        location = base_of(Path(location))
+        if Path(location) in adapters:
+            raise DataError(f"{location}: an adapter that names itself as its base")
+    return location, adapters
+
+
+def require_adapter_weights(folder: Path) -> Path:
+    """The adapter's weight file; DataError when a stage was cut short before writing it."""
+    for name in WEIGHTS_NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(f"{folder}: no {WEIGHTS_NAMES[0]}; run the stage that writes it again")
+
+
+def attach_adapter(model: Any, folder: Path, *, is_trainable: bool = False) -> Any:
+    """`model` with the adapter in `folder` put on (a PeftModel), not merged.
+
+    An adapter that `model` already carries is merged first, since this one was trained on top.
+    Raises DataError when the weights are damaged or belong to another base.
+    """
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    require_adapter_weights(folder)
+    if isinstance(model, PeftModel):
+        model = model.merge_and_unload()
+    try:
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=is_trainable)
+    except SafetensorError as error:
+        raise DataError(f"{folder}: damaged adapter ({error}); run the stage again") from None
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{folder}: does not fit its base model ({reason})") from None

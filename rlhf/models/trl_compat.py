@@ -1,0 +1,73 @@
+"""The only place that touches private names of TRL and of transformers' Trainer.
+
+Pinned to trl 1.16 and transformers 5.23; tests/training/test_trl_compat.py holds what is used
+here to what those versions do.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import trl.trainer.utils
+from datasets import Dataset
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from trl import DPOTrainer
+
+
+class TokenizedDPOTrainer(DPOTrainer):
+    """DPOTrainer on rows that are tokenised already (`prompt_ids`, `chosen_ids`, `rejected_ids`).
+
+    SFTTrainer and RewardTrainer leave such rows alone; DPOTrainer would tokenise them again,
+    and append an end token to completions that were cut.
+    """
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        return dataset
+
+
+@contextmanager
+def completion_positions_only() -> Iterator[None]:
+    """Score completion positions only, on every device, as TRL does on Triton devices.
+
+    Elsewhere its fused LM head projects prompts and padding too and throws the result away,
+    to spare recompiling devices a new shape per batch: on a CPU that is most of a DPO step.
+    The name decides only this; the kernels ask their own module.
+    """
+    original = trl.trainer.utils._use_triton
+    trl.trainer.utils._use_triton = lambda device: True
+    try:
+        yield
+    finally:
+        trl.trainer.utils._use_triton = original
+
+
+def train_from(trainer: Any, checkpoint: Path | None) -> None:
+    """`trainer.train()`, continuing from `checkpoint` if there is one.
+
+    A checkpoint of the last step is loaded as it is: transformers would take one more step
+    when it lies within an epoch.
+    """
+    with completion_positions_only():
+        _train_from(trainer, checkpoint)
+
+
+def _train_from(trainer: Any, checkpoint: Path | None) -> None:
+    if checkpoint is None:
+        trainer.train()
+        return
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    if state.global_step >= state.max_steps:
+        trainer._load_from_checkpoint(str(checkpoint))
+        trainer.state = state
+        return
+    restore_token_count(trainer, state)
+    trainer.train(resume_from_checkpoint=str(checkpoint))
+
+
+def restore_token_count(trainer: Any, state: TrainerState) -> None:
+    """TRL counts tokens from 0 after a resume; go on from what the log says instead."""
+    counts = [row["num_tokens"] for row in state.log_history if "num_tokens" in row]
+    if counts:
+        trainer._total_train_tokens = int(counts[-1])
