@@ -1,7 +1,7 @@
 """The only place that touches private names of TRL and of transformers' Trainer.
 
-Pinned to trl 1.16 and transformers 5.23; tests/training/test_trl_compat.py holds what is used
-here to what those versions do.
+Pinned to trl 1.16 and transformers 5.23; tests/training/test_dpo.py and test_resume.py
+hold what is used here to what those versions do.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,14 @@ from datasets import Dataset
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import DPOTrainer
+from trl.trainer.reward_trainer import suppress_seqcls_warning as without_new_head_warning
+
+__all__ = [
+    "TokenizedDPOTrainer",
+    "completion_positions_only",
+    "train_from",
+    "without_new_head_warning",
+]
 
 
 class TokenizedDPOTrainer(DPOTrainer):

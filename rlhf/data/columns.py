@@ -1,0 +1,170 @@
+"""The tokenised columns that trainers read, and what does not fit into `max_length`.
+
+TRL cuts or drops what is too long without a word; here each such row is counted first, and
+nothing is left for TRL to lose.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from rlhf.data.formats import Demo, Pair
+from rlhf.data.losses import DataLosses
+from rlhf.data.tokenization import Renderer
+from rlhf.errors import DataError
+
+IGNORED = -100
+"""The label of a token that no loss is taken on."""
+
+Columns = list[dict[str, Any]]
+_Item = TypeVar("_Item")
+_BAR_AFTER_S = 5
+
+
+def dpo_columns(
+    pairs: Iterable[Pair], renderer: Renderer, max_length: int | None, losses: DataLosses
+) -> tuple[Columns, list[Pair]]:
+    """Rows of `prompt_ids`, `chosen_ids`, `rejected_ids`, and the pairs that they are of.
+
+    A completion over `max_length` (prompt included, in tokens) is cut, so it loses its end
+    token; a pair of which nothing different is left is dropped.
+    """
+    kept: list[Pair] = []
+    rows: Columns = []
+    for pair in _with_progress(pairs):
+        prompt, chosen, rejected = pair_ids(pair, renderer)
+        room = None if max_length is None else max_length - len(prompt)
+        if not prompt:
+            losses.drop("no prompt tokens to condition on", pair.place)
+        elif room is not None and room <= 0:
+            losses.drop(f"prompt fills --max_length {max_length}", pair.place)
+        elif not chosen[:room] or not rejected[:room]:
+            losses.drop("completion without tokens", pair.place)
+        elif chosen[:room] == rejected[:room]:
+            losses.drop(_same_tokens(room, chosen, rejected, max_length), pair.place)
+        else:
+            if room is not None and max(len(chosen), len(rejected)) > room:
+                losses.shorten(f"over --max_length {max_length}", pair.place)
+            kept.append(pair)
+            rows.append(
+                {
+                    "prompt_ids": prompt,
+                    "chosen_ids": chosen[:room],
+                    "rejected_ids": rejected[:room],
+                }
+            )
+    return rows, kept
+
+
+def reward_columns(
+    pairs: Iterable[Pair], renderer: Renderer, max_length: int | None, losses: DataLosses
+) -> tuple[Columns, list[Pair]]:
+    """Rows of `chosen_ids`, `rejected_ids` (whole transcripts), and the pairs they are of.
+
+    A pair with a side over `max_length` tokens is dropped: a score of half an answer is a
+    score of another answer.
+    """
+    kept: list[Pair] = []
+    rows: Columns = []
+    for pair in _with_progress(pairs):
+        chosen, rejected = transcripts(pair, renderer)
+        if max_length is not None and max(len(chosen), len(rejected)) > max_length:
+            losses.drop(f"over --max_length {max_length}", pair.place)
+        elif chosen == rejected:
+            losses.drop("identical tokens in chosen and rejected", pair.place)
+        elif not chosen or not rejected:
+            losses.drop("transcript without tokens", pair.place)
+        else:
+            kept.append(pair)
+            rows.append({"chosen_ids": chosen, "rejected_ids": rejected})
+    return rows, kept
+
+
+def sft_columns(
+    demos: Iterable[Demo],
+    renderer: Renderer,
+    max_length: int | None,
+    losses: DataLosses,
+    *,
+    completion_only: bool = True,
+) -> tuple[Columns, list[Demo]]:
+    """Rows of `input_ids` and `labels` (prompt tokens ignored), and the demos they are of.
+
+    What goes over `max_length` tokens is cut; a row whose completion is cut away whole is
+    dropped. With `completion_only` False every token is a label.
+    """
+    kept: list[Demo] = []
+    rows: Columns = []
+    for demo in _with_progress(demos):
+        ids, mask = demo_ids(demo, renderer)
+        if max_length is not None and not any(mask[:max_length]):
+            losses.drop(f"prompt fills --max_length {max_length}", demo.place)
+            continue
+        if max_length is not None and len(ids) > max_length:
+            losses.shorten(f"over --max_length {max_length}", demo.place)
+            ids, mask = ids[:max_length], mask[:max_length]
+        labels = [
+            token_id if keep or not completion_only else IGNORED
+            for token_id, keep in zip(ids, mask, strict=True)
+        ]
+        kept.append(demo)
+        rows.append({"input_ids": ids, "labels": labels})
+    return rows, kept
+
+
+def refuse_no_rows(rows: Sequence[object], name: str, losses: DataLosses) -> None:
+    """Raise DataError when tokenising left no row to train on."""
+    if not rows:
+        raise DataError(f"{name}: no usable row: {losses.summary()}; raise --max_length")
+
+
+def pair_ids(pair: Pair, renderer: Renderer) -> tuple[list[int], list[int], list[int]]:
+    """Prompt, chosen and rejected ids of a pair.
+
+    Where the two prompts differ, the prompt is what the two transcripts share and each
+    completion is the rest of its transcript, as TRL takes an implicit prompt.
+    """
+    if pair.rejected_prompt is None:
+        return (
+            renderer.prompt_ids(pair.prompt),
+            renderer.completion_ids(pair.chosen, pair.chosen_ended),
+            renderer.completion_ids(pair.rejected, pair.rejected_ended),
+        )
+    chosen, rejected = transcripts(pair, renderer)
+    same = takewhile(lambda ids: ids[0] == ids[1], zip(chosen, rejected, strict=False))
+    shared = sum(1 for _ in same)
+    return chosen[:shared], chosen[shared:], rejected[shared:]
+
+
+def transcripts(pair: Pair, renderer: Renderer) -> tuple[list[int], list[int]]:
+    """The ids of the chosen and of the rejected transcript, each with its own prompt."""
+    rejected_prompt = pair.prompt if pair.rejected_prompt is None else pair.rejected_prompt
+    return (
+        renderer.transcript_ids(pair.prompt, pair.chosen, pair.chosen_ended),
+        renderer.transcript_ids(rejected_prompt, pair.rejected, pair.rejected_ended),
+    )
+
+
+def demo_ids(demo: Demo, renderer: Renderer) -> tuple[list[int], list[int]]:
+    """Ids [T] and completion mask [T] of a demonstration."""
+    if demo.messages is not None:
+        return renderer.conversation_ids(demo.messages)
+    prompt = renderer.prompt_ids(demo.prompt)
+    completion = renderer.completion_ids(demo.completion, demo.ended)
+    return prompt + completion, [0] * len(prompt) + [1] * len(completion)
+
+
+def _same_tokens(
+    room: int | None, chosen: list[int], rejected: list[int], max_length: int | None
+) -> str:
+    if room is not None and chosen != rejected:
+        return f"identical once cut to --max_length {max_length}"
+    return "identical tokens in chosen and rejected"
+
+
+def _with_progress(items: Iterable[_Item]) -> Iterable[_Item]:
+    """The same items, with a bar and the remaining time once it takes long."""
+    bar: Iterable[_Item] = tqdm(items, desc="tokenising", delay=_BAR_AFTER_S, leave=False)
+    return bar

@@ -1,0 +1,122 @@
+"""One tokenisation for sampling, training and scoring: exactly the ids that a rollout produces.
+
+A prompt is rendered with the generation prompt; a completion follows as its own tokens, then
+the end-of-turn token if it ended by itself, then nothing. So what a policy is trained on is
+what it samples, and a reward model sees the same last token for both.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from rlhf.errors import ConfigError
+from rlhf.records import Message, PromptContent
+
+_PROBE = "\u2603probe\u2603"  # stands for a completion when the template is asked what follows one
+
+
+class Renderer:
+    """Turns prompts and completions into token ids for one tokenizer."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """ConfigError when the tokenizer has no token that could end a completion."""
+        self.tokenizer = tokenizer
+        self.turn_end_id: int = _turn_end_id(tokenizer)
+
+    def prompt_ids(self, prompt: PromptContent) -> list[int]:
+        """The ids up to where a completion starts; ConfigError for messages without a template.
+
+        Plain text is tokenised as it stands. Messages pass through the chat template with its
+        generation prompt; when the last turn is the assistant's, it is continued instead.
+        """
+        if isinstance(prompt, str):
+            return self._plain_ids(prompt)
+        if not self.tokenizer.chat_template:
+            raise ConfigError(
+                "the tokenizer has no chat template, so it cannot render messages; give "
+                "--chat_template_file FILE.jinja, a chat model, or a plain-text data set"
+            )
+        continued = prompt[-1]["role"] == "assistant"
+        ids = self.tokenizer.apply_chat_template(
+            prompt,
+            tokenize=True,
+            return_dict=False,
+            add_generation_prompt=not continued,
+            continue_final_message=continued,
+        )
+        return cast(list[int], list(ids))
+
+    def completion_ids(self, text: str, ended: bool | None = True) -> list[int]:
+        """The ids of a completion, with the end-of-turn id last unless `ended` is False.
+
+        Special tokens written out in the text are data, and never become special tokens: no
+        completion can end itself in its middle.
+        """
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        ids: list[int] = list(encoded["input_ids"])
+        return ids if ended is False else [*ids, self.turn_end_id]
+
+    def transcript_ids(
+        self, prompt: PromptContent, completion: str, ended: bool | None = True
+    ) -> list[int]:
+        """Prompt and completion in one row of ids, as a reward model reads them."""
+        return self.prompt_ids(prompt) + self.completion_ids(completion, ended)
+
+    def conversation_ids(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+        """Ids [T] and completion mask [T] of a conversation: 1 on every assistant turn.
+
+        An earlier turn that the template renders differently once it is history (some drop the
+        reasoning) is left out of the mask, since a rollout would never produce it like that.
+        """
+        turns = list(messages)
+        prompt = self.prompt_ids(turns[:-1])
+        completion = self.completion_ids(turns[-1]["content"])
+        ids = prompt + completion
+        mask = [0] * len(prompt) + [1] * len(completion)
+        for index, turn in enumerate(turns[:-1]):
+            if index == 0 or turn["role"] != "assistant":
+                continue
+            before = self.prompt_ids(turns[:index])
+            upto = before + self.completion_ids(turn["content"])
+            if ids[: len(upto)] == upto:
+                mask[len(before) : len(upto)] = [1] * (len(upto) - len(before))
+        return ids, mask
+
+    def _plain_ids(self, text: str) -> list[int]:
+        ids: list[int] = list(self.tokenizer(text)["input_ids"])
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        if bos is not None and ids[:2] == [bos, bos]:
+            ids = ids[1:]  # the text brought its own
+        if eos is not None and ids and ids[-1] == eos and not text.endswith(_eos_text(self)):
+            ids = ids[:-1]  # some tokenizers close every text; a prompt goes on
+        return ids
+
+
+def _eos_text(renderer: Renderer) -> str:
+    return str(renderer.tokenizer.eos_token)
+
+
+def _turn_end_id(tokenizer: Any) -> int:
+    """The special token that the chat template puts after an assistant's turn, else eos."""
+    specials = set(tokenizer.all_special_ids) | {
+        token_id
+        for token_id, token in tokenizer.added_tokens_decoder.items()
+        if getattr(token, "special", False)
+    }
+    for token_id in _ids_after_completion(tokenizer):
+        if token_id in specials and token_id != tokenizer.pad_token_id:
+            return int(token_id)
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            "the tokenizer has neither an end-of-turn nor an eos token, so no completion could "
+            "ever end; set its eos_token"
+        )
+    return int(tokenizer.eos_token_id)
+
+
+def _ids_after_completion(tokenizer: Any) -> list[int]:
+    if not tokenizer.chat_template:
+        return []
+    turns = [{"role": "user", "content": "-"}, {"role": "assistant", "content": _PROBE}]
+    rendered = tokenizer.apply_chat_template(turns, tokenize=False)
+    tail = rendered.rpartition(_PROBE)[2]
+    return list(tokenizer(tail, add_special_tokens=False)["input_ids"])

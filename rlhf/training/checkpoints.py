@@ -1,0 +1,173 @@
+"""Checkpoints that can be trusted: whole, of this very run, and the last good one is kept.
+
+transformers marks no checkpoint as complete: its files appear one after the other, and a run
+killed in between leaves a folder that looks like the newest. So each checkpoint gets a marker
+once all of it is on disk, and a folder without a true marker is never continued from.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rlhf.errors import ConfigError
+from rlhf.manifest import MANIFEST_NAME, make_folder, write_json
+
+MARKER_NAME = "complete.json"
+RUN_NAME = "run.json"
+_STEP = re.compile(r"checkpoint-(\d+)$")
+_MAX_SHOWN = 4
+
+# What may differ between the runs that share checkpoints: where, how often and to whom things
+# are written, and on which device. Everything else changes what is learnt.
+_FREE_KEYS = {
+    *("output_dir", "restart", "accelerate_config", "max_loss", "run_name", "project"),
+    *("report_to", "disable_tqdm", "use_cpu", "local_rank", "resume_from_checkpoint"),
+    *("dataloader_num_workers", "dataloader_pin_memory", "dataset_num_proc", "debug"),
+    *("dataset_name", "eval_dataset_name", "model_name_or_path"),  # compared by content
+}
+_FREE_PREFIXES = ("log", "save_", "hub_", "push_to_hub", "trackio", "eval_steps", "ddp_timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What an output folder holds for a run: is it finished, and where to go on if not."""
+
+    finished: bool
+    checkpoint: Path | None
+
+
+def run_description(settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs must share for one to continue the other: settings and input hashes."""
+    kept = {
+        key: value
+        for key, value in settings.items()
+        if key not in _FREE_KEYS and not key.startswith(_FREE_PREFIXES)
+    }
+    return kept | {f"{name} (content)": value["sha256"] for name, value in inputs.items()}
+
+
+def inspect_folder(folder: Path, description: Mapping[str, Any], *, restart: bool) -> Claim:
+    """What `folder` holds for the run described; changes nothing.
+
+    ConfigError when it holds the work of another run, naming what differs.
+    """
+    begun = (folder / MANIFEST_NAME).exists() or bool(checkpoints(folder))
+    if restart or not begun:
+        return Claim(finished=False, checkpoint=None)
+    differing = _differences(_read_json(folder / RUN_NAME), description)
+    if differing:
+        shown = ", ".join(differing[:_MAX_SHOWN])
+        more = f" and {len(differing) - _MAX_SHOWN} more" if len(differing) > _MAX_SHOWN else ""
+        raise ConfigError(
+            f"{folder}: holds another run ({shown}{more}); choose another --output_dir, or add "
+            "--restart to replace it"
+        )
+    if (folder / MANIFEST_NAME).exists():
+        return Claim(finished=True, checkpoint=None)
+    return Claim(finished=False, checkpoint=last_complete(folder))
+
+
+def claim_folder(folder: Path, description: Mapping[str, Any], *, restart: bool) -> None:
+    """Make `folder` this run's: clear what must not be continued, note what the run is."""
+    make_folder(folder)
+    for checkpoint in checkpoints(folder) if (folder / RUN_NAME).exists() else []:
+        if restart or not is_complete(checkpoint):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    write_json(folder / RUN_NAME, description)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoint folders in `folder`, oldest step first, complete or not."""
+    found = [path for path in folder.glob("checkpoint-*") if _STEP.search(path.name)]
+    return sorted(found, key=lambda path: step_of(path))
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which a checkpoint was saved."""
+    match = _STEP.search(checkpoint.name)
+    assert match is not None
+    return int(match.group(1))
+
+
+def last_complete(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole, or None."""
+    return next((path for path in reversed(checkpoints(folder)) if is_complete(path)), None)
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether the marker is there and every file that it names has the size it names."""
+    sizes = _read_json(checkpoint / MARKER_NAME).get("files")
+    return bool(sizes) and sizes == _file_sizes(checkpoint)
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Write the marker: from here on the checkpoint may be continued from."""
+    write_json(checkpoint / MARKER_NAME, {"files": _file_sizes(checkpoint)})
+
+
+class CheckpointKeeper(TrainerCallback):  # type: ignore[misc]
+    """Marks each checkpoint once it is whole, then removes the oldest beyond `keep`.
+
+    transformers would remove the older one before ours is marked, so its own limit is switched
+    off. Each save also logs, so that the curves of a continued run have the same points as
+    those of an unbroken one.
+    """
+
+    def __init__(self, keep: int | None) -> None:
+        self.keep = keep
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        control.should_log = control.should_log or control.should_save
+
+    on_epoch_end = on_step_end
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        args.distributed_state.wait_for_everyone()  # every rank has written its part
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir)
+        mark_complete(folder / f"checkpoint-{state.global_step}")
+        if not self.keep:
+            return
+        best = state.best_model_checkpoint
+        for old in checkpoints(folder)[: -self.keep]:
+            if best is None or old != Path(best):
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """`learning_rate: 0.0002 there, 0.0001 here`, for each key that differs."""
+    if not old:
+        return [f"no {RUN_NAME}, so its settings are unknown"]
+    missing = "unset"
+    return [
+        f"{key}: {old.get(key, missing)} there, {new.get(key, missing)} here"
+        for key in sorted({*old, *new})
+        if old.get(key, missing) != new.get(key, missing)
+    ]
+
+
+def _file_sizes(checkpoint: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(checkpoint)): path.stat().st_size
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and path.name != MARKER_NAME
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,265 @@
+"""What every training stage does around its recipe: inputs, output folder, run, manifest."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf.data.formats import recognise
+from rlhf.data.sources import LoadedDataset, load_rows
+from rlhf.data.splits import is_held_out
+from rlhf.data.tokenization import Renderer
+from rlhf.errors import ConfigError, DataError
+from rlhf.manifest import MANIFEST_NAME, Manifest, file_sha256, invalidate, recorded_stage
+from rlhf.models.loading import load_tokenizer
+from rlhf.models.registry import ORIGIN_NAME, resolve_model
+from rlhf.models.trl_compat import train_from
+from rlhf.records import content_hash
+from rlhf.training.arguments import Settings
+from rlhf.training.checkpoints import (
+    CheckpointKeeper,
+    Claim,
+    claim_folder,
+    inspect_folder,
+    run_description,
+)
+from rlhf.training.monitoring import FiniteGuard, LogWriter, log_rows, mean_loss
+from rlhf.training.saving import disk_errors
+
+_WEIGHT_SUFFIXES = (".safetensors", ".bin")
+
+
+@dataclass(slots=True)
+class Inputs:
+    """What a stage reads: data to train on, data to measure on, and the model's identity."""
+
+    train: LoadedDataset
+    heldout: LoadedDataset | None
+    model: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The manifest's `inputs`."""
+        named = {"data": self.train.as_input(), "model": self.model}
+        if self.heldout is not None:
+            named["eval_data"] = self.heldout.as_input()
+        return named
+
+    @property
+    def simulated(self) -> bool:
+        """Whether anything read rests on simulated labels."""
+        data = [self.train] if self.heldout is None else [self.train, self.heldout]
+        return bool(self.model["simulated"]) or any(dataset.simulated for dataset in data)
+
+
+def load_inputs(settings: Settings) -> Inputs:
+    """Read the data sets and identify the model; ConfigError or DataError when one is unusable."""
+    stage = settings.stage
+    model = model_identity(settings.model.model_name_or_path, settings.model.model_revision)
+    train = load_rows(
+        stage.dataset_name, split=stage.dataset_train_split, dataset_config=stage.dataset_config
+    )
+    heldout = None
+    if stage.eval_dataset_name:
+        heldout = load_rows(
+            stage.eval_dataset_name,
+            split=stage.dataset_test_split,
+            dataset_config=stage.dataset_config,
+        )
+    return Inputs(train=train, heldout=heldout, model=model)
+
+
+def load_renderer(settings: Settings) -> Renderer:
+    """The renderer of the model's tokenizer, with the chat template that the settings name."""
+    model = settings.model
+    tokenizer = load_tokenizer(model.model_name_or_path, revision=model.model_revision)
+    # TRL's own key of some trainers means the same, but there it may also name a model.
+    path = settings.stage.chat_template_file
+    path = path or getattr(settings.training, "chat_template_path", None)
+    if path:
+        try:
+            tokenizer.chat_template = Path(path).read_text("utf-8")
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}; give a Jinja file") from None
+    return Renderer(tokenizer)
+
+
+def read_sides(
+    settings: Settings, inputs: Inputs, read: Callable[[LoadedDataset], list[Any]]
+) -> tuple[list[Any], list[Any]]:
+    """(rows to train on, rows to measure on), each row with a `prompt`.
+
+    The second come from the data set to measure on, if one was named, else from the prompts
+    held out. Prompts that are on both sides are counted.
+    """
+    train = read(inputs.train)
+    if inputs.heldout is None:
+        return split_rows(train, settings)
+    heldout = read(inputs.heldout)
+    trained_on = {content_hash(row.prompt) for row in train}
+    shared = sum(content_hash(row.prompt) in trained_on for row in heldout)
+    if shared:
+        inputs.heldout.losses.note("rows to measure on whose prompt is trained on too", shared)
+    return train, heldout
+
+
+def split_rows(rows: list[Any], settings: Settings) -> tuple[list[Any], list[Any]]:
+    """(train, held out) of rows with a `prompt`, by the hash of the prompt.
+
+    DataError when a fraction was asked for and one side comes out empty.
+    """
+    fraction, seed = settings.stage.eval_fraction, settings.stage.split_seed
+    if fraction == 0:
+        return rows, []
+    sides: dict[bool, list[Any]] = {False: [], True: []}
+    for row in rows:
+        sides[is_held_out(row.prompt, fraction, seed)].append(row)
+    if not all(sides.values()):
+        side = "left to train on" if sides[True] else "held out"
+        raise DataError(
+            f"{settings.stage.dataset_name}: no prompt of {len(rows)} rows is {side}; change "
+            "--eval_fraction or give --eval_dataset_name"
+        )
+    return sides[False], sides[True]
+
+
+def report_inputs(inputs: Inputs, settings: Settings, wanted: str) -> None:
+    """Log formats and losses of all that was read; GateError above --max_loss."""
+    for dataset in (inputs.train, inputs.heldout):
+        if dataset is not None:
+            report_data(dataset, settings, wanted)
+
+
+def report_data(dataset: LoadedDataset, settings: Settings, wanted: str) -> None:
+    """Log the format and what was lost; GateError when that is more than --max_loss."""
+    if is_main(settings):
+        marked = ", SIMULATED labels" if dataset.simulated else ""
+        print(
+            f"{dataset.name}: {len(dataset.rows)} rows, {recognise(dataset, wanted)}{marked}; "
+            f"{dataset.losses.summary()}",
+            file=sys.stderr,
+        )
+    dataset.losses.refuse_above(settings.stage.max_loss)
+
+
+def claim_output(settings: Settings, inputs: Inputs) -> Claim:
+    """Take the output folder for this run, or say that the run is finished there already.
+
+    Everything that can be wrong with the inputs must have been checked before: from here on
+    an earlier run's files are being replaced.
+    """
+    folder, restart = Path(settings.training.output_dir), settings.stage.restart
+    described = settings.as_dict() | {"num_processes": settings.training.world_size}
+    description = run_description(described, inputs.as_dict())
+    claim = inspect_folder(folder, description, restart=restart)
+    if claim.finished:
+        if is_main(settings):
+            print(f"{folder}: this run is finished already; add --restart to do it again")
+        return claim
+    wait_for_everyone(settings)
+    if is_main(settings):
+        claim_folder(folder, description, restart=restart)
+        invalidate(folder)
+        if claim.checkpoint:
+            print(f"continuing from {claim.checkpoint}", file=sys.stderr)
+    wait_for_everyone(settings)
+    return claim
+
+
+@contextmanager
+def manifest_of(settings: Settings, inputs: Inputs) -> Iterator[Manifest]:
+    """The stage's manifest, filled with its inputs; written by the main process alone."""
+    folder = Path(settings.training.output_dir)
+    if not is_main(settings):
+        yield Manifest(stage=settings.verb, config={})
+        return
+    with recorded_stage(settings.verb, folder, settings.as_dict()) as manifest:
+        manifest.inputs = inputs.as_dict()
+        manifest.simulated = inputs.simulated
+        manifest.provenance["data"] = inputs.train.provenance
+        manifest.provenance["losses"] = inputs.train.losses.as_dict()
+        if inputs.heldout is not None:
+            manifest.provenance["eval_data"] = inputs.heldout.provenance
+        yield manifest
+
+
+def run_trainer(trainer: Any, claim: Claim, settings: Settings) -> dict[str, Any]:
+    """Train (or go on), and return what the log says: `train_loss`, `num_steps`, and TRL's
+    metrics of the last logged steps under `train_NAME`.
+    """
+    with disk_errors(Path(settings.training.output_dir)):
+        train_from(trainer, claim.checkpoint)
+    rows = log_rows(trainer.state)
+    metrics = {"train_loss": mean_loss(rows), "num_steps": trainer.state.global_step}
+    return metrics | last_metrics(rows)
+
+
+def last_metrics(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The newest `train_NAME` of each metric that the log has of training steps."""
+    skipped = {"loss", "epoch", "step", "learning_rate", "grad_norm", "num_tokens"}
+    rows_of_training = (row for row in rows if "loss" in row)
+    newest = {key: value for row in rows_of_training for key, value in row.items()}
+    return {f"train_{key}": value for key, value in newest.items() if key not in skipped}
+
+
+def measured(trainer: Any) -> dict[str, float]:
+    """TRL's metrics on the rows held out (`eval_loss`, ...); nothing when there are none."""
+    if trainer.eval_dataset is None:
+        return {}
+    skipped = ("_runtime", "_per_second", "num_tokens", "epoch")
+    return {key: value for key, value in trainer.evaluate().items() if not key.endswith(skipped)}
+
+
+def callbacks(settings: Settings) -> list[Any]:
+    """The callbacks of every stage: checkpoints that can be trusted, the log, the NaN guard."""
+    return [CheckpointKeeper(settings.training.save_total_limit), LogWriter(), FiniteGuard()]
+
+
+def trainer_arguments(settings: Settings) -> Any:
+    """TRL's config as the trainer gets it; the settings themselves stay as the user gave them."""
+    from copy import copy
+
+    arguments = copy(settings.training)
+    arguments.save_total_limit = None  # CheckpointKeeper does it, once a checkpoint is whole
+    return arguments
+
+
+def model_identity(name: str, revision: str | None) -> dict[str, Any]:
+    """What the model is: path, sha256 of its weights, origin and whether labels were simulated."""
+    location = resolve_model(name)
+    folder = Path(location)
+    identity: dict[str, Any] = {"path": name, "simulated": False}
+    if not folder.is_dir():
+        return identity | {"sha256": content_hash([location, revision]), "revision": revision}
+    weights = sorted(path for path in folder.iterdir() if path.name.endswith(_WEIGHT_SUFFIXES))
+    hashes = {path.name: file_sha256(path) for path in weights}
+    identity["sha256"] = content_hash(hashes)
+    identity["files"] = hashes
+    if (folder / ORIGIN_NAME).exists():
+        identity["origin"] = (folder / ORIGIN_NAME).read_text("utf-8")
+    if (folder / MANIFEST_NAME).exists():
+        identity["simulated"] = Manifest.read(folder).simulated
+    return identity
+
+
+def is_main(settings: Settings) -> bool:
+    """Whether this process is the one that writes and speaks."""
+    return bool(settings.training.process_index == 0)
+
+
+def wait_for_everyone(settings: Settings) -> None:
+    """Hold every rank here until all have come."""
+    state = settings.training.distributed_state
+    if state is not None:
+        state.wait_for_everyone()
+
+
+def finish(trainer: Any, settings: Settings) -> None:
+    """Close trackers and the process group, all ranks together.
+
+    A rank that leaves while the main one still saves can hang as it takes its end of the
+    group down.
+    """
+    wait_for_everyone(settings)
+    trainer.end()

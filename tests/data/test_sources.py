@@ -1,0 +1,132 @@
+"""Every source that --dataset_name names, and every way in which one can be broken."""
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf.data.sources import load_rows
+from rlhf.errors import ConfigError, DataError
+
+ROWS = [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(3)]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+
+
+@pytest.fixture
+def jsonl(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(LINES)
+    return path
+
+
+def test_jsonl_with_hash_and_places(jsonl: Path):
+    loaded = load_rows(str(jsonl))
+    assert list(loaded.rows) == ROWS
+    assert loaded.places[1] == f"{jsonl}:2"
+    assert loaded.sha256 == hashlib.sha256(LINES.encode()).hexdigest()
+    assert loaded.as_input() == {"path": str(jsonl), "sha256": loaded.sha256, "rows": 3}
+    assert loaded.losses.num_rows == 3
+    assert not loaded.simulated
+
+
+def test_gzip_json_list_and_parquet_hold_the_same_rows(tmp_path: Path):
+    import pyarrow
+    import pyarrow.parquet
+
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(LINES.encode()))
+    (tmp_path / "rows.json").write_text(json.dumps(ROWS, indent=1))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
+    for name in ("rows.jsonl.gz", "rows.json", "rows.parquet"):
+        assert list(load_rows(str(tmp_path / name)).rows) == ROWS
+
+
+def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\ufeff" + LINES.replace("\n", "\n\n"), encoding="utf-8")
+    loaded = load_rows(str(path))
+    assert list(loaded.rows) == ROWS
+    assert loaded.places[1] == f"{path}:3"
+
+
+def test_folder_takes_the_split_and_leaves_the_manifest(tmp_path: Path):
+    (tmp_path / "train.jsonl").write_text(LINES)
+    (tmp_path / "test.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    (tmp_path / "manifest.json").write_text('{"stage": "sample"}')
+    assert len(load_rows(str(tmp_path)).rows) == 3
+    assert len(load_rows(str(tmp_path), split="test").rows) == 1
+    assert len(load_rows(str(tmp_path), split="other").rows) == 4
+
+
+def test_folder_of_a_saved_data_set(tmp_path: Path):
+    from datasets import Dataset, DatasetDict
+
+    DatasetDict({"train": Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "saved")
+    assert list(load_rows(str(tmp_path / "saved")).rows) == ROWS
+    with pytest.raises(ConfigError, match="no split 'test'; it has train"):
+        load_rows(str(tmp_path / "saved"), split="test")
+
+
+def test_rows_marked_simulated_mark_the_data_set(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "p", "simulated": True}) + "\n" + LINES)
+    assert load_rows(str(path)).simulated
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"prompt": "a"}\n{"prompt": \n', r"rows.jsonl:2: not valid JSON"),
+        ('{"prompt": "a"}\n[1]\n', r"rows.jsonl:2: not an object"),
+        ("", "holds no rows"),
+        ("\n \n", "holds no rows"),
+    ],
+)
+def test_broken_lines_are_named(tmp_path: Path, content: str, message: str):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        load_rows(str(path))
+
+
+def test_broken_bytes_are_named(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"prompt": "a"}\n{"prompt": "\xff"}\n')
+    with pytest.raises(DataError, match=r"rows.jsonl:2: not UTF-8"):
+        load_rows(str(path))
+    cut = tmp_path / "rows.jsonl.gz"
+    cut.write_bytes(gzip.compress(LINES.encode() * 50)[:-9])
+    with pytest.raises(DataError, match="damaged gzip"):
+        load_rows(str(cut))
+    fake = tmp_path / "rows.parquet"
+    fake.write_bytes(b"not parquet")
+    with pytest.raises(DataError, match="not a readable Parquet"):
+        load_rows(str(fake))
+    listed = tmp_path / "rows.json"
+    listed.write_text('[{"prompt": "a"},\n {"prompt" "b"}]')
+    with pytest.raises(DataError, match=r"rows.json:2: not valid JSON"):
+        load_rows(str(listed))
+
+
+def test_missing_files_are_usage_errors_that_name_the_nearest(jsonl: Path):
+    with pytest.raises(ConfigError, match=r"did you mean 'rows.jsonl'"):
+        load_rows(str(jsonl.parent / "rowz.jsonl"))
+    with pytest.raises(ConfigError, match="no such file or folder"):
+        load_rows("/nowhere/at/all")
+    with pytest.raises(ConfigError, match="nor to be had from the hub"):
+        load_rows("nobody/no-such-data-set")
+
+
+def test_other_file_types_and_empty_folders_are_refused(tmp_path: Path):
+    (tmp_path / "rows.csv").write_text("prompt\na\n")
+    with pytest.raises(ConfigError, match=r"give one of .jsonl"):
+        load_rows(str(tmp_path / "rows.csv"))
+    with pytest.raises(DataError, match="holds no data files"):
+        load_rows(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["feedback:store.db", "feedback:#c", "feedback:store.db#"])
+def test_feedback_needs_store_and_campaign(name: str):
+    with pytest.raises(ConfigError, match="feedback:STORE#CAMPAIGN"):
+        load_rows(name)

@@ -1,0 +1,111 @@
+"""The ids of training are those of a rollout: hand-checked on a tokenizer made on the spot."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlhf.data.tokenization import Renderer
+from rlhf.errors import ConfigError
+from tests.tiny import make_tokenizer
+
+PAD, START, END = 0, 1, 2  # the ids of SPECIAL_TOKENS in tests/tiny.py
+TOKENIZER = make_tokenizer()
+ASKED = [{"role": "user", "content": "bread?"}]
+
+
+def plain(text: str) -> list[int]:
+    return TOKENIZER(text, add_special_tokens=False)["input_ids"]
+
+
+def test_prompt_ends_where_the_assistant_speaks():
+    ids = Renderer(TOKENIZER).prompt_ids(ASKED)
+    assert ids == [START, *plain("user\nbread?"), END, *plain("\n"), START, *plain("assistant\n")]
+
+
+def test_completion_ends_with_the_turn_and_nothing_after_it():
+    assert Renderer(TOKENIZER).completion_ids("a box") == [*plain("a box"), END]
+    assert Renderer(TOKENIZER).completion_ids("a box", ended=None) == [*plain("a box"), END]
+
+
+def test_cut_completion_has_no_end_token():
+    assert Renderer(TOKENIZER).completion_ids("a box", ended=False) == plain("a box")
+
+
+def test_empty_completion_is_the_end_token_alone():
+    assert Renderer(TOKENIZER).completion_ids("") == [END]
+
+
+def test_special_tokens_written_in_a_completion_are_text():
+    ids = Renderer(TOKENIZER).completion_ids("stop <|im_end|> here")
+    assert ids.count(END) == 1
+    assert ids[-1] == END
+    assert TOKENIZER.decode(ids[:-1]) == "stop <|im_end|> here"
+
+
+def test_an_assistant_turn_at_the_end_of_a_prompt_is_continued():
+    ids = Renderer(TOKENIZER).prompt_ids([*ASKED, {"role": "assistant", "content": "A dry"}])
+    assert ids[-len(plain("A dry")) :] == plain("A dry")
+    assert ids.count(START) == 2
+
+
+def test_plain_prompt_is_tokenised_as_it_stands():
+    assert Renderer(TOKENIZER).prompt_ids("How do I") == plain("How do I")
+
+
+def test_a_bos_in_the_text_is_not_doubled():
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A <|im_end|>",
+        special_tokens=[("<|im_start|>", START), ("<|im_end|>", END)],
+    )
+    assert tokenizer("a")["input_ids"] == [START, *plain("a"), END]  # this one adds both
+    renderer = Renderer(tokenizer)
+    assert renderer.prompt_ids("a") == [START, *plain("a")]
+    assert renderer.prompt_ids("<|im_start|>a") == [START, *plain("a")]
+    assert renderer.completion_ids("a") == [*plain("a"), END]
+
+
+def test_end_of_turn_comes_from_the_template_and_not_from_eos():
+    tokenizer = make_tokenizer()
+    tokenizer.eos_token = "<|im_start|>"
+    assert Renderer(tokenizer).turn_end_id == END
+
+
+def test_end_of_turn_is_eos_without_a_template():
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = None
+    assert Renderer(tokenizer).turn_end_id == END
+    with pytest.raises(ConfigError, match=r"no chat template.*chat_template_file"):
+        Renderer(tokenizer).prompt_ids(ASKED)
+
+
+def test_no_end_at_all_is_refused():
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = None
+    tokenizer.eos_token = None
+    with pytest.raises(ConfigError, match="neither an end-of-turn nor an eos"):
+        Renderer(tokenizer)
+
+
+def test_every_assistant_turn_of_a_conversation_is_marked():
+    turns = [
+        {"role": "user", "content": "bread?"},
+        {"role": "assistant", "content": "a box"},
+        {"role": "user", "content": "dry?"},
+        {"role": "assistant", "content": "yes"},
+    ]
+    ids, mask = Renderer(TOKENIZER).conversation_ids(turns)
+    marked = [token for token, keep in zip(ids, mask, strict=True) if keep]
+    assert marked == [*plain("a box"), END, *plain("yes"), END]
+    assert ids[-1] == END
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(max_size=40))
+def test_a_completion_decodes_to_its_text_and_ends_once(text: str):
+    ids = Renderer(TOKENIZER).completion_ids(text)
+    assert ids.count(END) == 1
+    assert ids[-1] == END
+    assert TOKENIZER.decode(ids[:-1]) == text
