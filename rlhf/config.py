@@ -44,6 +44,13 @@ def parse_config(
     return tuple(parsed[: len(dataclass_types)])  # what follows is the namespace of --config
 
 
+class CommandParser(argparse.ArgumentParser):
+    """argparse for verbs without torch; its complaints are ConfigError: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; ConfigError (with the line) when it holds anything else."""
     try:

@@ -4,8 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from rlhf.config import CommandParser
 from rlhf.errors import ConfigError, DataError
 
 SUMMARY = "bring ratings into a feedback store, take them out, check them"
@@ -18,13 +18,6 @@ _EXAMPLES = {
 }
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose complaints are ConfigError: one line, exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
-
-
 def main(argv: Sequence[str]) -> int:
     """Run one of the subcommands."""
     options = _parser().parse_args(list(argv))
@@ -34,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(
+    parser = CommandParser(
         prog="rlhf feedback", description=SUMMARY, epilog=f"example: {EXAMPLE}", allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -45,8 +38,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: "argparse._SubParsersAction[OneLineParser]", name: str, summary: str
-) -> OneLineParser:
+    commands: "argparse._SubParsersAction[CommandParser]", name: str, summary: str
+) -> CommandParser:
     parser = commands.add_parser(
         name,
         help=summary,

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from rlhf.config import read_yaml, refuse_unknown, take_option
+from rlhf.config import CommandParser, read_yaml, refuse_unknown, take_option
 from rlhf.errors import ConfigError, PendingError
 
 if TYPE_CHECKING:
@@ -19,13 +19,6 @@ EXAMPLE = (
     "rlhf ratings --ratings simulated --completions runs/quickstart/sample/completions.jsonl "
     "--store runs/quickstart/feedback.db --output_dir runs/quickstart/ratings"
 )
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose complaints are ConfigError: one line, exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -77,8 +70,8 @@ def _words(key: str, value: Any) -> list[str]:
     return [f"--{key}={value}"]
 
 
-def _parser() -> OneLineParser:
-    parser = OneLineParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="rlhf ratings", description=SUMMARY, epilog=f"example: {EXAMPLE}", allow_abbrev=False
     )
     add = parser.add_argument

@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from rlhf.config import CommandParser
 from rlhf.errors import ConfigError
 
 SUMMARY = "write what a run shows into one HTML file that opens anywhere, without a network"
@@ -25,15 +25,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """argparse, with its complaint as our one line and exit code."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
-
-
 def command_line() -> argparse.ArgumentParser:
-    parser = OneLineParser(
+    parser = CommandParser(
         prog="rlhf report", description=SUMMARY, epilog=f"example: {EXAMPLE}", allow_abbrev=False
     )
     parser.add_argument(

@@ -3,10 +3,11 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
+from rlhf.config import CommandParser
 from rlhf.errors import ConfigError
 
 SUMMARY = "run a pipeline of stages; run it again to continue where it stopped"
@@ -34,15 +35,8 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """argparse, with its complaint as our one line and exit code."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
-
-
 def command_line() -> argparse.ArgumentParser:
-    parser = OneLineParser(
+    parser = CommandParser(
         prog="rlhf run",
         description=SUMMARY,
         epilog=f"example: {EXAMPLE} --ratings human --dpo.learning_rate 1e-4. "
