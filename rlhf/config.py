@@ -5,7 +5,7 @@ refused, and the nearest declared one is named.
 """
 
 import argparse
-import difflib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import yaml
 
 from rlhf.errors import ConfigError
+from rlhf.errors import nearest_hint as nearest_hint
 
 
 def parse_config(
@@ -44,8 +45,48 @@ def parse_config(
     return tuple(parsed[: len(dataclass_types)])  # what follows is the namespace of --config
 
 
+# What may differ between two runs of the same thing: where, how often and to whom something is
+# written, and on which device. Every other setting changes what is learnt.
+_FREE_KEYS = {
+    *("output_dir", "restart", "accelerate_config", "max_loss", "run_name", "project"),
+    *("report_to", "disable_tqdm", "use_cpu", "local_rank", "resume_from_checkpoint"),
+    *("dataloader_num_workers", "dataloader_pin_memory", "dataset_num_proc", "debug"),
+}
+_FREE_PREFIXES = ("log", "save_", "hub_", "push_to_hub", "trackio", "eval_steps", "ddp_timeout")
+
+
+def decides_result(key: str) -> bool:
+    """Whether a setting can change what a stage makes, rather than where it is noted."""
+    return key not in _FREE_KEYS and not key.startswith(_FREE_PREFIXES)
+
+
 class CommandParser(argparse.ArgumentParser):
-    """argparse for verbs without torch; its complaints are ConfigError: one line, exit code 2."""
+    """argparse for verbs without torch; its complaints are ConfigError: one line, exit code 2.
+
+    As with the verbs that have TRL's parser, an unknown flag names the nearest known one, and
+    `--some-key` means `--some_key`.
+    """
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The namespace of a command line; ConfigError for the first thing wrong with it."""
+        words = list(sys.argv[1:] if args is None else args)
+        flags = {flag_name(option): option for option in self._long_options(words)}
+        for index, word in enumerate(words[: words.index("--") if "--" in words else None]):
+            if not is_flag(word) or (" " in word and "=" not in word):
+                continue  # argparse, too, takes words with a blank for a value
+            refuse_unknown([flag_name(word)], flags, "the command line")
+            _, equals, value = word.partition("=")
+            words[index] = flags[flag_name(word)] + equals + value
+        return super().parse_args(words, namespace)
+
+    def _long_options(self, words: Sequence[str]) -> list[str]:
+        """The flags of this parser and of the subcommand that `words` call."""
+        options = [option for action in self._actions for option in action.option_strings]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                named = [action.choices[word] for word in words if word in action.choices][:1]
+                options += [option for one in named for option in one._long_options(words)]
+        return [option for option in options if is_flag(option)]
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see {self.prog} --help")
@@ -75,12 +116,6 @@ def refuse_unknown(keys: Iterable[str], known: Iterable[str], where: object) -> 
     for key in keys:
         if key not in known:
             raise ConfigError(f"{where}: unknown key {key!r}{nearest_hint(key, known)}")
-
-
-def nearest_hint(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the known word closest to `word`, or nothing."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {match[0]!r}?" if match else ""
 
 
 def is_flag(word: str) -> bool:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # All checks and tests: lint, format, types, unit tests, a real browser, a real PostgreSQL.
 # Options are passed on to pytest (scripts/test.sh -k store). With CI=true nothing is skipped.
-. "$(dirname "$0")/venv.sh" dev
+VENV_EXTRA=dev
+. "$(dirname "$0")/venv.sh"
 
 # Chromium for the pages and PostgreSQL for the store come from the system's packages.
 install_system_package() { # COMMAND-OR-GLOB PACKAGE

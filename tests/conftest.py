@@ -8,6 +8,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Matrices of a few rows: threads would only wait for one another, seven times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import json
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,17 @@ from tests.tiny import make_tiny_model
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random Llama of a few thousand weights with a chat template; do not write."""
     return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny-llama", seed=0)
+
+
+@pytest.fixture
+def tiny_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder like the checkout's root, where the quickstart's model is a tiny one."""
+    from rlhf.models.registry import NAMED_MODELS, ORIGIN_NAME, model_folder
+
+    monkeypatch.setenv("RLHF_CACHE", str(tmp_path / "cache"))
+    name = next(iter(NAMED_MODELS))
+    make_tiny_model(model_folder(name))
+    (model_folder(name) / ORIGIN_NAME).write_text(json.dumps({"name": name}))
+    (tmp_path / "configs").symlink_to(Path(__file__).parent.parent / "configs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -30,15 +30,17 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `rlhf VERB ...` and return its exit code (see rlhf.errors)."""
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    debug = take_debug(words)
     if not words or words[0] in ("-h", "--help"):
         print(overview())
         return 0 if words else 2
     try:
         return verb_module(words[0]).main(words[1:]) or 0
     except KeyboardInterrupt:
-        print("rlhf: interrupted; run the same command again to go on", file=sys.stderr)
+        print(
+            "rlhf: interrupted; run it again (without --from_stage or --restart) to go on",
+            file=sys.stderr,
+        )
         return 130
     except Exception as error:
         if debug:
@@ -46,6 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = as_rlhf_error(error)
         print(f"rlhf {words[0]}: {one_line(known)}", file=sys.stderr)
         return known.exit_code
+
+
+def take_debug(words: list[str]) -> bool:
+    """Remove a bare `--debug`; one with a value is TrainingArguments' own and stays."""
+    for index, word in enumerate(words):
+        if word == "--debug" and (index + 1 == len(words) or words[index + 1].startswith("--")):
+            del words[index]
+            return True
+    return False
 
 
 def verb_module(verb: str):

@@ -1,17 +1,17 @@
 """`rlhf run`: a whole pipeline, continuing where it stopped."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from rlhf.config import CommandParser
 from rlhf.errors import ConfigError
 
 SUMMARY = "run a pipeline of stages; run it again to continue where it stopped"
 EXAMPLE = "rlhf run configs/pipeline/quickstart.yaml --output_dir runs/quickstart"
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[-+]?\d+)?", re.IGNORECASE)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -23,15 +23,16 @@ def main(argv: Sequence[str]) -> int:
 
     options, rest = command_line().parse_known_args(list(argv))
     plan = load_plan(options.pipeline, options.output_dir, read_overrides(rest))
-    code = run_pipeline(
+    outcome = run_pipeline(
         plan,
         validate=lambda stage, words: verb_module(stage).parse(words),
         until=options.until,
         from_stage=options.from_stage,
     )
-    if code == 0:
-        code = verb_module("report").main([str(plan.output_dir)]) or 0
-        print_summary(plan)
+    if outcome.exit_code or outcome.awaiting:
+        return outcome.exit_code
+    code = verb_module("report").main([str(plan.output_dir)]) or 0
+    print_summary(plan)
     return code
 
 
@@ -60,12 +61,12 @@ def read_overrides(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         if word.startswith("--"):
             key, equals, value = word[2:].partition("=")
-            values = [yaml.safe_load(value)] if equals else []
+            values = [scalar(value)] if equals else []
             overrides[key] = values
         elif key is None:
             raise ConfigError(f"{word!r}: expected --KEY VALUE; see rlhf run --help")
         else:
-            values.append(yaml.safe_load(word))
+            values.append(scalar(word))
     return {key: values_of(values) for key, values in overrides.items()}
 
 
@@ -74,3 +75,13 @@ def values_of(values: list[Any]) -> Any:
     if not values:
         return True
     return values[0] if len(values) == 1 else values
+
+
+def scalar(word: str) -> Any:
+    """A word as the number, truth value or null that it plainly is, else the text itself.
+
+    YAML's own rules would make `A or B: which?` a mapping and `010` eight.
+    """
+    if _NUMBER.fullmatch(word):
+        return int(word) if word.lstrip("-").isdecimal() else float(word)
+    return {"true": True, "false": False, "null": None}.get(word.lower(), word)

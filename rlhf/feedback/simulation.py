@@ -54,16 +54,17 @@ class UtilityWeights:
     """How much each term of the utility counts; `utility` divides by their sum.
 
     Among complete answers, saying why and giving a quantity weigh most: both are learned within
-    a few hundred pairs, and neither is a matter of length.
+    a few hundred pairs, and neither is a matter of length. Being complete weighs more than
+    either alone, or a policy would learn to write on until it has both and is cut.
     """
 
-    on_topic: float = 0.12
-    direct: float = 0.10
-    reason: float = 0.25
-    concrete: float = 0.25
-    complete: float = 0.14
-    fluent: float = 0.06
-    concise: float = 0.08
+    on_topic: float = 0.10
+    direct: float = 0.06
+    reason: float = 0.20
+    concrete: float = 0.20
+    complete: float = 0.26
+    fluent: float = 0.05
+    concise: float = 0.13
 
 
 def simulated_truth(
@@ -129,9 +130,9 @@ def fluent(completion: str) -> float:
 
 
 def concise(completion: str) -> float:
-    """1 from 10 to 45 words, falling to 0 at 90; below, rising from 0 at 3 words to 1 at 10."""
+    """1 from 10 to 30 words, falling to 0 at 60; below, rising from 0 at 3 words to 1 at 10."""
     count = len(completion.split())
-    return min(1.0, max(0.0, (count - 3) / 7), max(0.0, (90 - count) / 45))
+    return min(1.0, max(0.0, (count - 3) / 7), max(0.0, (60 - count) / 30))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

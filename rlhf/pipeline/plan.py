@@ -151,7 +151,8 @@ def _preferences(stage: str) -> Callable[[Path, str, Mapping[str, Any]], dict[st
     def wire(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "model_name_or_path": str(root / "sft"),
-            "dataset_name": f"feedback:{root / 'feedback.db'}#{campaign}",
+            # Not the store itself: ratings that come in meanwhile would part reward from DPO.
+            "dataset_name": str(root / "ratings" / "judgements.jsonl"),
             "output_dir": str(root / stage),
         }
 

@@ -65,7 +65,7 @@ def test_a_cut_completion_is_not_complete() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "value"), [(0, 0), (3, 0), (10, 1), (45, 1), (90, 0), (200, 0), (60, 30 / 45)]
+    ("words", "value"), [(0, 0), (3, 0), (10, 1), (30, 1), (60, 0), (200, 0), (40, 20 / 30)]
 )
 def test_concise_by_hand(words: int, value: float) -> None:
     assert concise("word " * words) == pytest.approx(value)

@@ -41,7 +41,9 @@ def test_every_stage_reads_what_the_ones_before_it_wrote(loop):
     assert stage["sft"]["model_name_or_path"] == "some-base"
     assert stage["sample"]["model_name_or_path"] == "runs/x/sft"
     assert stage["ratings"]["completions"] == "runs/x/sample/completions.jsonl"
-    assert stage["reward"]["dataset_name"] == "feedback:runs/x/feedback.db#loop"
+    assert stage["ratings"]["campaign"] == "loop"
+    assert stage["reward"]["dataset_name"] == "runs/x/ratings/judgements.jsonl"
+    assert stage["dpo"]["dataset_name"] == stage["reward"]["dataset_name"]
     assert stage["dpo"]["model_name_or_path"] == "runs/x/sft"
     assert stage["evaluate"]["policies"] == ["base=some-base", "sft=runs/x/sft", "dpo=runs/x/dpo"]
 
@@ -89,7 +91,25 @@ def test_a_missing_pipeline_is_refused(tmp_path):
         load_plan(tmp_path / "none.yaml", tmp_path, {})
 
 
-def test_overrides_are_read_as_yaml_values():
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("-2", -2),
+        ("0.5", 0.5),
+        ("true", True),
+        ("null", None),
+        ("010", "010"),
+        ("A or B: which?", "A or B: which?"),
+        ("be nice #1", "be nice #1"),
+        ("[1", "[1"),
+    ],
+)
+def test_a_word_is_a_number_or_itself(word, value):
+    assert read_overrides([f"--k={word}"]) == {"k": value}
+
+
+def test_overrides_are_keys_with_one_value_several_or_none():
     words = ["--dpo.beta", "0.2", "--seed=1", "--evaluate.judges", "truth", "shorter", "--x"]
     assert read_overrides(words) == {
         "dpo.beta": 0.2,

@@ -13,7 +13,7 @@ from rlhf.errors import ConfigError, StageError
 from rlhf.manifest import MANIFEST_NAME, Manifest
 from rlhf.pipeline import runner
 from rlhf.pipeline.plan import PipelinePlan, StagePlan
-from rlhf.pipeline.runner import run_pipeline
+from rlhf.pipeline.runner import Outcome, run_pipeline
 
 
 class Stages:
@@ -43,14 +43,15 @@ def stages(monkeypatch):
 
 def make_plan(root: Path, **dpo) -> PipelinePlan:
     def stage(name, requires, config):
+        config = {"output_dir": str(root / name), **config}
         return StagePlan(name=name, config=config, output_dir=root / name, requires=requires)
 
     return PipelinePlan(
         name="loop",
         output_dir=root,
         stages=(
-            stage("sft", (), {"seed": 0}),
-            stage("sample", ("sft",), {}),
+            stage("sft", (), {"seed": 0, "dataset_name": str(root / "demos.jsonl")}),
+            stage("sample", ("sft",), {"model_name_or_path": str(root / "sft")}),
             stage("dpo", ("sft",), {"beta": 0.1, **dpo}),
         ),
     )
@@ -61,9 +62,9 @@ def accept(stage, words):
 
 
 def test_runs_each_stage_once_and_then_nothing(tmp_path, stages):
-    assert run_pipeline(make_plan(tmp_path), validate=accept) == 0
+    assert run_pipeline(make_plan(tmp_path), validate=accept) == Outcome(0)
     assert stages.started == ["sft", "sample", "dpo"]
-    assert run_pipeline(make_plan(tmp_path), validate=accept) == 0
+    assert run_pipeline(make_plan(tmp_path), validate=accept) == Outcome(0)
     assert stages.started == ["sft", "sample", "dpo"]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["stages"]["dpo"]["run"] == 3
@@ -78,13 +79,13 @@ def test_until_stops_and_a_later_run_goes_on(tmp_path, stages):
 
 def test_a_failed_stage_ends_the_run_with_its_exit_code(tmp_path, stages):
     stages.codes["sample"] = 3
-    assert run_pipeline(make_plan(tmp_path), validate=accept) == 3
+    assert run_pipeline(make_plan(tmp_path), validate=accept) == Outcome(3)
     assert stages.started == ["sft", "sample"]
 
 
 def test_awaited_ratings_end_the_run_without_an_error(tmp_path, stages):
     stages.pending.add("sample")
-    assert run_pipeline(make_plan(tmp_path), validate=accept) == 0
+    assert run_pipeline(make_plan(tmp_path), validate=accept) == Outcome(0, awaiting="sample")
     assert stages.started == ["sft", "sample"]
 
 
@@ -104,6 +105,40 @@ def test_a_stage_whose_input_was_made_again_is_made_again(tmp_path, stages):
     assert stages.started[3:] == ["sft"]
     run_pipeline(make_plan(tmp_path), validate=accept)
     assert stages.started[4:] == ["sample", "dpo"]
+
+
+def test_a_stage_cut_short_starts_over_when_its_input_was_made_again(tmp_path, stages):
+    stages.codes["dpo"] = 4
+    run_pipeline(make_plan(tmp_path), validate=accept)
+    (tmp_path / "dpo" / "checkpoint-5").mkdir()
+    run_pipeline(make_plan(tmp_path), validate=accept)
+    assert (tmp_path / "dpo" / "checkpoint-5").exists()
+    run_pipeline(make_plan(tmp_path), validate=accept, from_stage="sft", until="sample")
+    run_pipeline(make_plan(tmp_path), validate=accept)
+    assert not (tmp_path / "dpo" / "checkpoint-5").exists()
+
+
+def test_an_edited_data_file_makes_its_stage_again(tmp_path, stages):
+    (tmp_path / "demos.jsonl").write_text("{}\n")
+    run_pipeline(make_plan(tmp_path), validate=accept)
+    (tmp_path / "demos.jsonl").write_text("{}\n{}\n")
+    run_pipeline(make_plan(tmp_path), validate=accept)
+    assert stages.started == ["sft", "sample", "dpo"] * 2
+
+
+def test_what_does_not_change_a_result_may_change(tmp_path, stages):
+    run_pipeline(make_plan(tmp_path / "run"), validate=accept)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    plan = make_plan(tmp_path / "moved", report_to="wandb", logging_steps=1)
+    assert run_pipeline(plan, validate=accept) == Outcome(0)
+    assert stages.started == ["sft", "sample", "dpo"]
+
+
+def test_redoing_what_until_leaves_out_is_refused(tmp_path, stages):
+    run_pipeline(make_plan(tmp_path), validate=accept)
+    with pytest.raises(ConfigError, match="--from_stage dpo comes after --until sft"):
+        run_pipeline(make_plan(tmp_path), validate=accept, from_stage="dpo", until="sft")
+    assert (tmp_path / "dpo" / MANIFEST_NAME).exists()
 
 
 def test_all_settings_are_checked_before_the_first_stage_starts(tmp_path, stages):
@@ -133,7 +168,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path, stages):
 def test_a_killed_stage_is_said_to_be_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     plan = make_plan(tmp_path)
-    assert run_pipeline(plan, validate=accept) == 1
+    assert run_pipeline(plan, validate=accept) == Outcome(1)
     killer = tmp_path / "killer"
     killer.write_text("#!/bin/sh\nkill -9 $$\n")
     killer.chmod(0o755)
@@ -145,9 +180,10 @@ def test_a_killed_stage_is_said_to_be_killed(tmp_path, monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux only")
 def test_a_stage_dies_with_the_runner(tmp_path):
     program = (
-        "import subprocess, sys, time\n"
+        "import functools, os, subprocess, time\n"
         "from rlhf.pipeline.runner import die_with_parent\n"
-        "child = subprocess.Popen(['sleep', '60'], preexec_fn=die_with_parent)\n"
+        "die = functools.partial(die_with_parent, os.getpid())\n"
+        "child = subprocess.Popen(['sleep', '60'], preexec_fn=die)\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
