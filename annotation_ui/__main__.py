@@ -5,30 +5,55 @@ import getpass
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 from urllib.parse import quote
 
-from rlhf.errors import ConfigError, DataError, RlhfError
+from rlhf.errors import ConfigError, DataError, RlhfError, StageError, nearest_hint
 
 EXAMPLE = "python -m annotation_ui --store runs/quickstart/feedback.db"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until interrupted and returns the exit code (see rlhf.errors)."""
-    options = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        run(options)
+        run(_parser().parse_args(words))
     except KeyboardInterrupt:
         pass
-    except RlhfError as error:
-        if options.debug:
+    except Exception as error:
+        if "--debug" in words:
             traceback.print_exc()
-        print(f"annotation_ui: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
+        known = _as_rlhf_error(error)
+        print(f"annotation_ui: {' '.join(str(known).split())}", file=sys.stderr)
+        return known.exit_code
     return 0
 
 
+def _as_rlhf_error(error: Exception) -> RlhfError:
+    if isinstance(error, RlhfError):
+        return error
+    kind = type(error).__name__
+    return StageError(f"unexpected {kind}: {error}; start it again with --debug to see where")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose complaints are ConfigError: one line that names the nearest flag."""
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        known = self._option_string_actions
+        for word in args:
+            flag = word.partition("=")[0]
+            if flag.startswith("--") and len(flag) > 2 and flag not in known and " " not in flag:
+                raise ConfigError(f"unknown flag {flag}{nearest_hint(flag, known)}; see --help")
+        return super().parse_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
+        allow_abbrev=False,
         prog="annotation_ui",
         description="Rate a store's comparisons in the browser, on this machine.",
         epilog=f"example: {EXAMPLE}",

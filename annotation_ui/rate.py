@@ -15,11 +15,9 @@ from typing import Any
 from annotation_ui.rendering import render_inert, word_diff
 from annotation_ui.scale import choice_of, verdict_of, words_for
 from rlhf.errors import DataError
-from rlhf.feedback.store import Store
+from rlhf.feedback.rules import UNDONE, is_taken_back
+from rlhf.feedback.store import JudgementError, OwnProgress, Store
 from rlhf.records import Comparison, Judgement, Prompt
-
-UNDONE = "undone"
-"""The skip reason of a judgement that was taken back and not yet given anew."""
 
 NUM_HISTORY = 6
 MAX_SECONDS = 24 * 3600.0
@@ -49,7 +47,6 @@ class Showing:
     comparison: Comparison
     shown_order: tuple[int, ...]
     guideline_version: int
-    num_left: int
     assignment_id: str | None = None
     undone: Judgement | None = None
     previous: Judgement | None = None
@@ -71,20 +68,12 @@ class Desk:
         return self._comparisons[item]
 
 
-def next_showing(
-    desk: Desk, annotator: str, rows: Sequence[Judgement] | None = None
-) -> Showing | None:
-    """What `annotator` judges now: an item they took back, else their lease, else a new one.
-
-    `rows` are all their judgements where the caller has read them already.
-    """
-    if rows is None:
-        rows = _own_rows(desk, annotator)
-    undone = [row for row in _standing(rows) if row.skip == UNDONE and _is_open(desk, row)]
-    assignment = desk.store.next_assignment(desk.campaign, annotator)
-    num_leased = assignment.num_left if assignment else 0
+def next_showing(desk: Desk, annotator: str) -> Showing | None:
+    """What `annotator` judges now: an item they took back, else their lease, else a new one."""
+    undone = [row for row in desk.store.undone(desk.campaign, annotator) if _is_open(desk, row)]
+    assignment = desk.store.next_assignment(desk.campaign, annotator, counted=False)
     if undone:
-        return _showing_again(desk, undone[-1], rows, num_leased + len(undone))
+        return _showing_again(desk, undone[-1])
     if assignment is None:
         return None
     return Showing(
@@ -92,7 +81,6 @@ def next_showing(
         comparison=assignment.comparison,
         shown_order=tuple(assignment.shown_order),
         guideline_version=assignment.guideline_version,
-        num_left=num_leased,
         assignment_id=assignment.id,
     )
 
@@ -104,12 +92,7 @@ def _is_open(desk: Desk, undone: Judgement) -> bool:
     would otherwise come up for ever, and be refused each time.
     """
     overlap = desk.store.campaign(desk.campaign).overlap
-    others = {
-        row.annotator
-        for row in desk.store.judgements(desk.campaign)
-        if row.item == undone.item and row.skip is None
-    }
-    if len(others) < overlap:
+    if desk.store.num_raters(desk.campaign, undone.item) < overlap:
         return True
     closing_id = _id_for(undone.annotator, f"close {undone.id}")
     closing = replace(
@@ -123,18 +106,15 @@ def _is_open(desk: Desk, undone: Judgement) -> bool:
     return False
 
 
-def _showing_again(
-    desk: Desk, undone: Judgement, rows: Sequence[Judgement], num_left: int
-) -> Showing:
+def _showing_again(desk: Desk, undone: Judgement) -> Showing:
     """The item of a judgement that was taken back, on the same sides as before."""
     return Showing(
         ticket=f"redo {undone.id}",
         comparison=desk.comparison(undone.item),
         shown_order=tuple(undone.shown_order),
         guideline_version=desk.store.campaign(desk.campaign).guideline_version,
-        num_left=num_left,
         undone=undone,
-        previous=_with_id(rows, undone.supersedes or ""),
+        previous=desk.store.find_judgement(undone.supersedes or "", undone.annotator),
     )
 
 
@@ -144,11 +124,15 @@ def submit(desk: Desk, annotator: str, submission: Submission) -> Judgement:
     DataError when the item is not before this annotator, was shown on other sides, or the
     values are impossible.
     """
+    with desk.store.atomically():
+        return _submit(desk, annotator, submission)
+
+
+def _submit(desk: Desk, annotator: str, submission: Submission) -> Judgement:
     judgement_id = _id_for(annotator, submission.ticket)
-    rows = _own_rows(desk, annotator)
-    if stored := _with_id(rows, judgement_id):
+    if stored := desk.store.find_judgement(judgement_id, annotator):
         return stored
-    showing = next_showing(desk, annotator, rows)
+    showing = next_showing(desk, annotator)
     # A lease that ran out over lunch is given again for the same item: the work still counts.
     if showing is None or showing.comparison.item != submission.item:
         raise DataError("this pair is not before you any more; judge the one shown now")
@@ -217,11 +201,10 @@ def undo(desk: Desk, annotator: str, judgement_id: str) -> Judgement:
     not one's own or no longer stands.
     """
     undo_id = _id_for(annotator, f"undo {judgement_id}")
-    rows = _own_rows(desk, annotator)
-    if stored := _with_id(rows, undo_id):
+    if stored := desk.store.find_judgement(undo_id, annotator):
         return stored
-    found = _with_id(_standing(rows), judgement_id)
-    if found is None or found.skip == UNDONE:
+    found = desk.store.find_judgement(judgement_id, annotator)
+    if found is None or found.campaign != desk.campaign or is_taken_back(found):
         raise DataError("that judgement is not yours to take back, or was revised since")
     withdrawn = replace(
         found,
@@ -238,21 +221,10 @@ def undo(desk: Desk, annotator: str, judgement_id: str) -> Judgement:
         skip=UNDONE,
         supersedes=found.id,
     )
-    return desk.store.revise(withdrawn, idempotency_key=undo_id)
-
-
-def _standing(rows: Sequence[Judgement]) -> list[Judgement]:
-    """The rows that no other supersedes, in the order of their arrival."""
-    superseded = {row.supersedes for row in rows}
-    return [row for row in rows if row.id not in superseded]
-
-
-def _own_rows(desk: Desk, annotator: str) -> list[Judgement]:
-    return desk.store.judgements(desk.campaign, annotator=annotator, current_only=False)
-
-
-def _with_id(rows: Sequence[Judgement], judgement_id: str) -> Judgement | None:
-    return next((row for row in rows if row.id == judgement_id), None)
+    try:
+        return desk.store.revise(withdrawn, idempotency_key=undo_id)
+    except JudgementError:  # it has been superseded
+        raise DataError("that judgement is not yours to take back, or was revised since") from None
 
 
 def _id_for(annotator: str, ticket: str) -> str:
@@ -265,18 +237,21 @@ def _id_for(annotator: str, ticket: str) -> str:
 
 def view(desk: Desk, annotator: str) -> dict[str, Any]:
     """All that the page needs, as JSON: the item, progress, guideline and last judgements."""
-    rows = _own_rows(desk, annotator)
-    showing = next_showing(desk, annotator, rows)
-    done = [row for row in _standing(rows) if row.skip != UNDONE]
-    num_left = showing.num_left if showing else 0
+    with desk.store.atomically():  # one state of the store, and one transaction instead of ten
+        showing = next_showing(desk, annotator)
+        own = desk.store.own_progress(desk.campaign, annotator)
+        last = desk.store.judgements(desk.campaign, annotator=annotator, limit=NUM_HISTORY)
+        guideline = _guideline(desk, showing)
+        empty = None if showing else _nothing_left(desk, own)
+    num_left = own.num_left + own.num_taken_back if showing else 0
     return {
         "campaign": desk.campaign,
         "annotator": annotator,
-        "progress": {"done": len(done), "total": len(done) + num_left},
-        "guideline": _guideline(desk, showing),
+        "progress": {"done": own.num_done, "total": own.num_done + num_left},
+        "guideline": render_inert(guideline),
         "item": _item(showing) if showing else None,
-        "empty": None if showing else _nothing_left(desk),
-        "history": [_history_entry(desk, row) for row in reversed(done[-NUM_HISTORY:])],
+        "empty": empty,
+        "history": [_history_entry(desk, row) for row in reversed(last)],
     }
 
 
@@ -286,7 +261,7 @@ def _guideline(desk: Desk, showing: Showing | None) -> str:
         text = desk.store.campaign(desk.campaign).guideline
     else:
         text = desk.store.guideline(desk.campaign, showing.guideline_version)
-    return render_inert(text or "No guideline has been written for this campaign.")
+    return text or "No guideline has been written for this campaign."
 
 
 def _item(showing: Showing) -> dict[str, Any]:
@@ -337,16 +312,25 @@ def _turn(role: str, label: str, text: str) -> dict[str, str]:
     return {"role": known, "label": label, "raw": text, "html": render_inert(text)}
 
 
-def _nothing_left(desk: Desk) -> dict[str, str]:
+def _nothing_left(desk: Desk, own: OwnProgress) -> dict[str, str]:
+    """Why no pair is shown: all is done, done by this rater, skipped, or with other raters."""
     progress = desk.store.progress(desk.campaign)
     if progress.num_complete >= progress.num_items:
         text = "Every pair of this campaign has been judged. Thank you."
         return {"title": "All done", "text": text}
+    num_open = progress.num_items - progress.num_complete
+    pairs = "1 pair waits" if num_open == 1 else f"{num_open} pairs wait"
+    if own.num_left:
+        text = f"{pairs} for judgements, and other raters have them open now. Look again later."
+        return {"title": "Nothing for you right now", "text": text}
+    overlap = desk.store.campaign(desk.campaign).overlap
+    skipped = f" and skipped {own.num_skipped}" if own.num_skipped else ""
+    asked = "1 rater" if overlap == 1 else f"{overlap} different raters"
     text = (
-        "You have judged all that you can. The pairs still open are with other raters, or you "
-        "have skipped them."
+        f"You have judged {own.num_judged}{skipped}: every pair that was yours. {pairs} for "
+        f"other raters, since this campaign asks {asked} for each."
     )
-    return {"title": "Nothing for you right now", "text": text}
+    return {"title": "You have done your part", "text": text}
 
 
 def _history_entry(desk: Desk, row: Judgement) -> dict[str, Any]:

@@ -74,9 +74,11 @@ class CommandParser(argparse.ArgumentParser):
         for index, word in enumerate(words[: words.index("--") if "--" in words else None]):
             if not is_flag(word) or (" " in word and "=" not in word):
                 continue  # argparse, too, takes words with a blank for a value
-            refuse_unknown([flag_name(word)], flags, "the command line")
+            name = flag_name(word)
+            if name not in flags:
+                self.error(f"the command line: unknown key {name!r}{nearest_hint(name, flags)}")
             _, equals, value = word.partition("=")
-            words[index] = flags[flag_name(word)] + equals + value
+            words[index] = flags[name] + equals + value
         return super().parse_args(words, namespace)
 
     def _long_options(self, words: Sequence[str]) -> list[str]:

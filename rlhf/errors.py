@@ -1,5 +1,8 @@
 """Errors meant for people: each one line of what, where and what next, with an exit code."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class RlhfError(Exception):
     """Base of every error a user can mend. The message is one line: what, where, what next."""
@@ -39,3 +42,9 @@ class PendingError(RlhfError):
     """
 
     exit_code = 0
+
+
+def nearest_hint(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the known word closest to `word`, or nothing."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {match[0]!r}?" if match else ""

@@ -2,11 +2,17 @@
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlhf.config import CommandParser
 from rlhf.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from rlhf.feedback.imports import ImportReport
+    from rlhf.feedback.interchange import ParsedRow
 
 SUMMARY = "bring ratings into a feedback store, take them out, check them"
 EXAMPLE = "rlhf feedback export --store feedback.db --campaign everyday --output ratings.jsonl"
@@ -78,20 +84,12 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
 
 def _import(options: argparse.Namespace) -> None:
     from rlhf.config import nearest_hint
-    from rlhf.feedback.imports import import_file
+    from rlhf.feedback.imports import read_judgements
     from rlhf.feedback.interchange import KNOWN_KEYS
-    from rlhf.feedback.store import Store
 
     if not options.file.is_file():
         raise ConfigError(f"{options.file}: no such file; give a file of judgements")
-    existed = "://" in options.store or Path(options.store).exists()
-    try:
-        with Store.open(options.store, create=True) as store:
-            report = import_file(store, options.file, campaign=options.campaign, task=options.task)
-    except Exception:
-        if not existed:
-            _remove_new_store(Path(options.store))
-        raise
+    report = _import_rows(options, read_judgements(options.file, options.campaign))
     known = report.num_rows - report.num_new
     names = ", ".join(report.campaigns)
     print(
@@ -107,10 +105,36 @@ def _import(options: argparse.Namespace) -> None:
         print(note, file=sys.stderr)
 
 
-def _remove_new_store(path: Path) -> None:
-    """Leave no empty store behind when the import that made it failed."""
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+def _import_rows(options: argparse.Namespace, rows: "list[ParsedRow]") -> "ImportReport":
+    """Put rows into the store, which is made where there is none.
+
+    A new store is filled beside its place and linked there whole: an import that fails leaves
+    none behind, and a store that another process has put there meanwhile takes the rows.
+    """
+    from rlhf.feedback.imports import import_rows
+    from rlhf.feedback.store import Store
+    from rlhf.feedback.store.database import parse_location
+    from rlhf.manifest import make_folder
+
+    url, path = parse_location(options.store), Path(options.store)
+    if "://" not in options.store and url.database and not path.exists():
+        with tempfile.TemporaryDirectory(prefix=".rlhf-", dir=make_folder(path.parent)) as folder:
+            new = Path(folder) / "feedback.db"
+            with Store.open(new, create=True) as store:
+                report = import_rows(store, rows, task=options.task)
+            if _put(new, path):
+                return report
+    with Store.open(options.store, create=True) as store:
+        return import_rows(store, rows, task=options.task)
+
+
+def _put(new: Path, path: Path) -> bool:
+    """Link a file to a place where there is none; False when there is one, or links cannot be."""
+    try:
+        path.hardlink_to(new)
+    except OSError:
+        return False
+    return True
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -19,11 +19,12 @@ EXAMPLE = (
     "rlhf ratings --ratings simulated --completions runs/quickstart/sample/completions.jsonl "
     "--store runs/quickstart/feedback.db --output_dir runs/quickstart/ratings"
 )
+JUDGEMENTS_NAME = "judgements.jsonl"
 
 
 def main(argv: Sequence[str]) -> int:
     """Collect ratings and write the manifest, or say what is missing and write none."""
-    from rlhf.feedback.collection import collect
+    from rlhf.feedback.collection import collect, prepare
     from rlhf.feedback.store import Store
     from rlhf.manifest import invalidate, recorded_stage
 
@@ -37,8 +38,17 @@ def main(argv: Sequence[str]) -> int:
             recorded_stage("ratings", options.output_dir, vars(options)) as manifest,
             Store.open(options.store, create=True) as store,
         ):
-            made = collect(store, options.completions, settings)
-            _describe(manifest, store, options, settings, made)
+            settings, made = prepare(store, options.completions, settings)
+            if settings.campaign != options.campaign:
+                print(
+                    f"campaign {options.campaign!r} holds other completions and stays as it is; "
+                    f"these are campaign {settings.campaign!r}"
+                )
+            collect(store, settings)
+            invalidate(options.output_dir)
+            with store.atomically():  # raters who go on meanwhile: file and numbers still agree
+                _freeze(manifest, store, settings.campaign, options.output_dir)
+                _describe(manifest, store, options, settings, made)
     except PendingError as pending:
         invalidate(options.output_dir)  # of an earlier run: it speaks of fewer comparisons
         print(pending)
@@ -50,15 +60,19 @@ def main(argv: Sequence[str]) -> int:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The settings in --config and on the command line; ConfigError for what is wrong there."""
     words = list(argv)
-    path = take_option(words, "config")
     parser = _parser()
     known = {action.dest for action in parser._actions} - {"help", "config"}
-    from_file: list[str] = []
-    if path is not None:
+    from_files: dict[str, Any] = {}
+    while (path := take_option(words, "config")) is not None:
         settings = read_yaml(Path(path))
         refuse_unknown(settings, known, path)
-        from_file = [word for key, value in settings.items() for word in _words(key, value)]
-    return parser.parse_args([*from_file, *words])
+        from_files |= settings
+    from_yaml = [word for key, value in from_files.items() for word in _words(key, value)]
+    options = parser.parse_args([*from_yaml, *words])
+    from rlhf.feedback.collection import check_settings
+
+    check_settings(_settings(options))
+    return options
 
 
 def _words(key: str, value: Any) -> list[str]:
@@ -75,11 +89,11 @@ def _parser() -> CommandParser:
         prog="rlhf ratings", description=SUMMARY, epilog=f"example: {EXAMPLE}", allow_abbrev=False
     )
     add = parser.add_argument
-    add("--config", help="YAML file with any of these keys")
+    add("--config", help="YAML file with any of these keys; of several the later wins")
     add("--ratings", default="simulated", help="simulated (default), human, or a judgement file")
     add("--completions", type=Path, required=True, help="the rows that `rlhf sample` wrote")
     add("--store", required=True, help="path of a SQLite file (made when new), or a URL")
-    add("--output_dir", type=Path, required=True, help="folder for manifest.json")
+    add("--output_dir", type=Path, required=True, help="folder for judgements.jsonl, manifest.json")
     add("--campaign", default="quickstart", help="campaign in the store (default: quickstart)")
     add("--overlap", type=int, default=3, help="raters for each comparison (default: 3)")
     add(
@@ -99,11 +113,15 @@ def _parser() -> CommandParser:
 
 
 def _quorum(text: str) -> int | float:
-    return int(text) if text.isdecimal() else float(text)
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        message = f"{text!r} is neither a number of judgements (300) nor a share of all (0.8)"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _settings(options: argparse.Namespace) -> "CollectionSettings":
-    from rlhf.feedback.collection import DEFAULT_GUIDELINE, CollectionSettings
+    from rlhf.feedback.collection import CollectionSettings
 
     return CollectionSettings(
         ratings=options.ratings,
@@ -113,13 +131,24 @@ def _settings(options: argparse.Namespace) -> "CollectionSettings":
         quorum=options.quorum,
         seed=options.seed,
         lease_s=options.lease_s,
-        guideline=options.guideline or DEFAULT_GUIDELINE,
+        guideline=options.guideline,
         allow_mixed=options.allow_mixed,
     )
 
 
 def _ratings_file(settings: "CollectionSettings") -> Path | None:
     return None if settings.ratings in ("simulated", "human") else Path(settings.ratings)
+
+
+def _freeze(manifest: "Manifest", store: "Store", campaign: str, folder: Path) -> None:
+    """Write the judgements that stand now: the stages after this one train on the same ones."""
+    from rlhf.feedback.exports import frozen_rows
+    from rlhf.feedback.files import write_rows
+    from rlhf.manifest import file_sha256
+
+    path = folder / JUDGEMENTS_NAME
+    write_rows(path, frozen_rows(store, campaign))
+    manifest.outputs[JUDGEMENTS_NAME] = file_sha256(path)
 
 
 def _describe(
@@ -148,6 +177,7 @@ def _describe(
         "campaign": settings.campaign,
         "ratings": settings.ratings,
         "settings": asdict(settings),
+        "guideline_version": store.campaign(settings.campaign).guideline_version,
         "judgement_ids_sha256": ids_hash(one.id for one in judgements),
     }
     manifest.metrics = rating_metrics(store, settings.campaign)

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import combinations
 
-from rlhf.feedback.store import Store
+from rlhf.errors import DataError
+from rlhf.feedback.rules import is_taken_back
 from rlhf.records import Comparison, Demonstration, Judgement, LabelledPair
 
 
@@ -84,7 +85,8 @@ def aggregate(
     """One labelled pair for each pair of completions that more raters decide one way.
 
     `judgements` are those that stand; of several by one rater on one item the last counts.
-    A tie counts half for each side. `margin` is the mean strength (0 to 3) in favour of chosen.
+    One that was taken back is none. A tie counts half for each side. `margin` is the mean
+    strength (0 to 3) in favour of chosen.
     """
     report = AggregationReport()
     by_item = _last_of_each_rater(judgements, report)
@@ -97,16 +99,6 @@ def aggregate(
         for key in sorted(votes):
             pairs += _labelled(comparison, votes[key], report)
     return pairs, report
-
-
-def labelled_pairs(store: Store, campaign: str) -> list[LabelledPair]:
-    """The training pairs of a campaign, in the order of its items; see `aggregate`."""
-    return aggregate(store.comparisons(campaign), store.judgements(campaign))[0]
-
-
-def aggregation_report(store: Store, campaign: str) -> AggregationReport:
-    """What became of the judgements of a campaign; see `AggregationReport`."""
-    return aggregate(store.comparisons(campaign), store.judgements(campaign))[1]
 
 
 def demonstrations(
@@ -128,6 +120,8 @@ def _last_of_each_rater(
 ) -> dict[str, list[Judgement]]:
     last: dict[tuple[str, str], Judgement] = {}
     for judgement in judgements:
+        if is_taken_back(judgement):
+            continue
         report.num_judgements += 1
         report.num_simulated += judgement.simulated
         if judgement.skip is not None:
@@ -147,6 +141,11 @@ def _labelled(
     comparison: Comparison, votes: Sequence[Vote], report: AggregationReport
 ) -> list[LabelledPair]:
     """The pair that votes on the same two completions make: a list of one, or of none."""
+    if votes[0].second >= len(comparison.completions):
+        raise DataError(
+            f"judgement {votes[0].judgement.id!a} ranks more completions than item "
+            f"{comparison.item!a} has; the store is damaged: `rlhf feedback check` tells more"
+        )
     report.num_votes += len(votes)
     first, second = (comparison.completions[i] for i in (votes[0].first, votes[0].second))
     balance = sum(vote.sign for vote in votes)  # votes for second minus votes for first

@@ -5,7 +5,7 @@ file of judgements made elsewhere. Run again, it takes up where it stopped.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
@@ -23,7 +23,7 @@ from rlhf.feedback.simulation import (
     panel_for,
     simulated_verdict,
 )
-from rlhf.feedback.store import Store, display_order
+from rlhf.feedback.store import MAX_LEASE_S, Campaign, Progress, Store, display_order
 from rlhf.records import Comparison, Completion, Judgement, Prompt, content_hash
 
 DEFAULT_GUIDELINE = (
@@ -39,7 +39,8 @@ class CollectionSettings:
 
     `ratings` is "simulated", "human", or the path of a file of judgements. `quorum` is how many
     judgements are enough: a whole number, or a share (0 to 1] of items x overlap; None means
-    all of them from people, and whatever there is from a file.
+    all of them from people, and whatever there is from a file. A `guideline` of None is the
+    campaign's own, or the default one of a new campaign.
     """
 
     ratings: str
@@ -49,7 +50,7 @@ class CollectionSettings:
     quorum: int | float | None = None
     seed: int = 0
     lease_s: float = 1800
-    guideline: str = DEFAULT_GUIDELINE
+    guideline: str | None = None
     allow_mixed: bool = False
 
 
@@ -63,19 +64,14 @@ class MadeComparisons:
     num_identical: int
 
 
-def collect(
-    store: Store,
-    completions: Path,
-    settings: CollectionSettings,
-    *,
-    panel: Sequence[SimulatedRater] = DEFAULT_PANEL,
-) -> MadeComparisons:
-    """Make the campaign and fill it as far as its raters are at hand.
+def prepare(
+    store: Store, completions: Path, settings: CollectionSettings
+) -> tuple[CollectionSettings, MadeComparisons]:
+    """Make the campaign of some completions, or find it again; the settings name it.
 
-    Raises PendingError while the quorum is not reached, ConfigError when the campaign was made
-    of other completions or settings, DataError when raters of the other kind are in it.
+    A campaign that was made of other completions is left alone: the name is then NAME-2, or the
+    next that is free. Raises ConfigError when the campaign was made with other settings.
     """
-    _check_settings(settings, panel)
     made = make_comparisons(
         read_rows(completions),
         num_per_prompt=settings.num_comparisons_per_prompt,
@@ -86,7 +82,17 @@ def collect(
             f"{completions}: no prompt has two completions that differ; sample more of them "
             "(--num_completions), or at a higher temperature"
         )
-    _make_campaign(store, made.comparisons, settings)
+    return _make_campaign(store, made.comparisons, settings), made
+
+
+def collect(
+    store: Store, settings: CollectionSettings, *, panel: Sequence[SimulatedRater] = DEFAULT_PANEL
+) -> None:
+    """Fill a campaign that `prepare` made as far as its raters are at hand.
+
+    Raises PendingError while the quorum is not reached, DataError when raters of the other kind
+    are in the campaign.
+    """
     if settings.ratings == "simulated":
         _refuse_other_raters(store, settings, simulated=True)
         rate_by_panel(store, settings.campaign, panel)
@@ -95,7 +101,6 @@ def collect(
     else:
         _import_ratings(store, settings)
     _await_quorum(store, settings)
-    return made
 
 
 def make_comparisons(
@@ -251,24 +256,48 @@ def _comparison(prompt: Prompt, pair: tuple[Completion, Completion]) -> Comparis
 
 def _make_campaign(
     store: Store, comparisons: list[Comparison], settings: CollectionSettings
-) -> None:
+) -> CollectionSettings:
     items = content_hash([comparison.item for comparison in comparisons])
-    there = {campaign.name: campaign for campaign in store.campaigns()}.get(settings.campaign)
-    if there is not None and there.settings.get("items") != items:
-        raise ConfigError(
-            f"{store.location}: campaign {settings.campaign!r} was made of other completions; "
-            "give --campaign another name, or move the store away"
-        )
     with store.atomically():
+        name, there = _campaign_of(store, settings.campaign, items)
+        if there is not None:
+            there = _adjusted(store, there, settings)
+        guideline = DEFAULT_GUIDELINE if settings.guideline is None else settings.guideline
         store.create_campaign(
-            settings.campaign,
+            name,
             overlap=settings.overlap,
             lease_s=settings.lease_s,
-            guideline=settings.guideline if there is None else there.guideline,
+            guideline=guideline if there is None else there.guideline,
             settings={"items": items} if there is None else there.settings,
             seed=settings.seed,
         )
-        store.add_comparisons(settings.campaign, comparisons)
+        store.add_comparisons(name, comparisons)
+    return replace(settings, campaign=name)
+
+
+def _campaign_of(store: Store, wanted: str, items: str) -> tuple[str, Campaign | None]:
+    """The campaign of these items under the wanted name or the first NAME-2, NAME-3 ... with
+    them; where there is none, the first of these names that is free."""
+    campaigns = {campaign.name: campaign for campaign in store.campaigns()}
+    name, number = wanted, 1
+    while name in campaigns and campaigns[name].settings.get("items") != items:
+        number += 1
+        name = f"{wanted}-{number}"
+    return name, campaigns.get(name)
+
+
+def _adjusted(store: Store, there: Campaign, settings: CollectionSettings) -> Campaign:
+    """Give a campaign what may change while people rate: guideline, raters an item, leases."""
+    if settings.guideline not in (None, there.guideline):
+        there = store.revise_guideline(there.name, str(settings.guideline))
+    if settings.ratings != "simulated" and (there.overlap, there.lease_s) != (
+        settings.overlap,
+        settings.lease_s,
+    ):
+        there = store.change_settings(
+            there.name, there.settings, overlap=settings.overlap, lease_s=settings.lease_s
+        )
+    return there
 
 
 def _import_ratings(store: Store, settings: CollectionSettings) -> None:
@@ -297,35 +326,62 @@ def _await_quorum(store: Store, settings: CollectionSettings) -> None:
     quorum = settings.quorum
     if quorum is None:
         quorum = 1.0 if settings.ratings == "human" else 1
-    # -(-x // 1) rounds up: half of 5 judgements is 3
-    wanted = int(-(-quorum * progress.num_wanted // 1)) if isinstance(quorum, float) else quorum
+    if isinstance(quorum, float):
+        # -(-x // 1) rounds up: half of 5 judgements is 3
+        found, wanted = progress.num_filled, int(-(-quorum * progress.num_wanted // 1))
+    else:
+        found, wanted = progress.num_judgements, quorum
     if settings.ratings == "human" and wanted > progress.num_wanted:
         raise ConfigError(
             f"--quorum {wanted}: the campaign wants {progress.num_wanted} judgements in all; "
             "lower the quorum or raise --overlap"
         )
-    if progress.num_judgements < wanted:
-        raise PendingError(
-            f"{progress.num_judgements} of {wanted} in; run again once more are rated: "
-            f"scripts/annotate.sh --store {store.location}"
-        )
+    if found < wanted:
+        raise PendingError(_pending(store, settings, progress, found, wanted))
 
 
-def _check_settings(settings: CollectionSettings, panel: Sequence[SimulatedRater]) -> None:
+def _pending(
+    store: Store, settings: CollectionSettings, progress: Progress, found: int, wanted: int
+) -> str:
+    """What is missing and how to bring it, on one line."""
+    raters = "rater" if settings.overlap == 1 else "raters"
+    why = f"{progress.num_items} comparisons x {settings.overlap} {raters}"
+    num_raters = -(-wanted // progress.num_items)
+    if settings.ratings not in ("simulated", "human"):
+        how = f"add judgements to {settings.ratings}"
+    else:
+        where = f"--store {store.location}"
+        if len(store.campaigns()) > 1:
+            where += f" --campaign {settings.campaign}"
+        how = f"rate with: scripts/annotate.sh {where}"
+        if num_raters > 1:
+            why += (
+                f"; at least {num_raters} different raters are needed; --overlap 1 (in a "
+                "pipeline --ratings.overlap 1) lets one person finish"
+            )
+    return f"{found} of {wanted} in; run again once more are ({why}); {how}"
+
+
+def check_settings(
+    settings: CollectionSettings, panel: Sequence[SimulatedRater] = DEFAULT_PANEL
+) -> None:
+    """Raise ConfigError for settings that cannot be, before anything is made."""
+    if not settings.campaign:
+        raise ConfigError("--campaign: an empty name; give one")
     if settings.num_comparisons_per_prompt < 1:
         raise ConfigError("--num_comparisons_per_prompt: at least 1")
-    if settings.overlap < 1:
-        raise ConfigError("--overlap: at least 1 rater an item")
+    if not 1 <= settings.overlap < 2**31:
+        raise ConfigError("--overlap: at least 1 rater an item (and at most 2147483647)")
     if settings.ratings == "simulated" and settings.overlap > len(panel):
         raise ConfigError(
             f"--overlap {settings.overlap}: there are {len(panel)} simulated raters; lower it"
         )
+    if not 0 < settings.lease_s < MAX_LEASE_S:
+        raise ConfigError(f"--lease_s {settings.lease_s}: give a number of seconds (1800, say)")
+    if not -(2**63) <= settings.seed < 2**63:
+        raise ConfigError(f"--seed {settings.seed}: too large; give a smaller whole number")
     quorum = settings.quorum
     if quorum is not None and (not 0 < quorum <= 1 if isinstance(quorum, float) else quorum < 1):
         raise ConfigError(
             f"--quorum {quorum}: give a number of judgements (300) or a share of all (0.8)"
-        )
-    if settings.ratings not in ("simulated", "human") and not Path(settings.ratings).is_file():
-        raise ConfigError(
-            f"--ratings {settings.ratings}: neither simulated, human, nor a file of judgements"
         )

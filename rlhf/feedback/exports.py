@@ -1,7 +1,7 @@
 """Judgements out of the store: as they are, or as what trainers read."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ from rlhf.errors import DataError
 from rlhf.feedback.aggregation import AggregationReport, aggregate, demonstrations
 from rlhf.feedback.files import write_rows
 from rlhf.feedback.interchange import export_row
+from rlhf.feedback.rules import problem_with
 from rlhf.feedback.store import Store
 from rlhf.manifest import file_sha256, make_folder, write_json
-from rlhf.records import Judgement, LabelledPair, PromptContent, content_hash
+from rlhf.records import Comparison, Judgement, LabelledPair, PromptContent, content_hash
 
 FORMATS = ("judgements", "preference", "demonstrations")
 
@@ -73,8 +74,7 @@ def ids_hash(judgement_ids: Iterable[str]) -> str:
 
 def judgement_rows(store: Store, campaign: str) -> Export:
     """Every judgement, superseded ones too, in the interchange format."""
-    items = {one.item: one for one in store.comparisons(campaign)}
-    judgements = store.judgements(campaign, current_only=False)
+    items, judgements = _judged(store, campaign, current_only=False)
     given = store.given(campaign)
     return Export(
         rows=[export_row(one, items[one.item], given.get(one.id)) for one in judgements],
@@ -83,13 +83,28 @@ def judgement_rows(store: Store, campaign: str) -> Export:
     )
 
 
+def frozen_rows(store: Store, campaign: str) -> list[dict[str, Any]]:
+    """What stands in a campaign, skips among it, as rows that can be imported by themselves.
+
+    Without what was superseded or taken back, hence without `supersedes`. In the order of the
+    items and, within one, of the raters' names; every value refers to the item's own order of
+    completions, whatever an imported line said.
+    """
+    items, judgements = _judged(store, campaign)
+    places = {item: place for place, item in enumerate(items)}
+    said = sorted(  # stable: of several by one rater the last stays the last
+        judgements, key=lambda one: (places[one.item], one.annotator)
+    )
+    return [export_row(replace(one, supersedes=None), items[one.item]) for one in said]
+
+
 def preference_rows(store: Store, campaign: str) -> Export:
     """The labelled pairs in TRL's preference format, raters pseudonymised.
 
     `chosen` and `rejected` are messages where the prompt is, text where it is text.
     """
-    judgements = store.judgements(campaign)
-    pairs, report = aggregate(store.comparisons(campaign), judgements)
+    items, judgements = _judged(store, campaign)
+    pairs, report = aggregate(items.values(), judgements)
     names = pseudonyms(judgements)
     raters = {one.id: names[one.annotator] for one in judgements}
     return Export(
@@ -102,8 +117,8 @@ def preference_rows(store: Store, campaign: str) -> Export:
 
 def demonstration_rows(store: Store, campaign: str) -> Export:
     """What raters wrote themselves in TRL's prompt-completion format, raters pseudonymised."""
-    judgements = store.judgements(campaign)
-    written = list(demonstrations(store.comparisons(campaign), judgements))
+    items, judgements = _judged(store, campaign)
+    written = list(demonstrations(items.values(), judgements))
     names = pseudonyms(judgements)
     rows = [
         {
@@ -132,6 +147,23 @@ def pseudonyms(judgements: Sequence[Judgement]) -> dict[str, str]:
         kind = "simulated" if judgement.simulated else "rater"
         names.setdefault(judgement.annotator, f"{kind}-{len(names) + 1}")
     return names
+
+
+def _judged(
+    store: Store, campaign: str, *, current_only: bool = True
+) -> tuple[dict[str, Comparison], list[Judgement]]:
+    """The items of a campaign by name, and its judgements; DataError where they do not fit."""
+    items = {one.item: one for one in store.comparisons(campaign)}
+    judgements = store.judgements(campaign, current_only=current_only)
+    for judgement in judgements:
+        item = items.get(judgement.item)
+        problem = "its item is gone" if item is None else problem_with(judgement, item)
+        if problem is not None:
+            raise DataError(
+                f"{store.location}: damaged store: judgement {judgement.id!a}: {problem}; "
+                "`rlhf feedback check` tells more"
+            )
+    return items, judgements
 
 
 def _preference(pair: LabelledPair, raters: dict[str, str]) -> dict[str, Any]:

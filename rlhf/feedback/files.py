@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator
@@ -82,7 +83,12 @@ def _listed(path: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
 def _parse(content: bytes, where: str) -> Any:
     try:
         text = content.decode()
-        return json.loads(text, parse_constant=_no_number, object_pairs_hook=_no_key_twice)
+        return json.loads(
+            text,
+            parse_constant=_no_number,
+            parse_float=_finite,
+            object_pairs_hook=_no_key_twice,
+        )
     except UnicodeDecodeError:
         raise DataError(f"{where}: not UTF-8 text; convert the file") from None
     except json.JSONDecodeError as error:
@@ -98,6 +104,14 @@ def _mapping(row: Any, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise DataError(f"{where}: a {type(row).__name__} where an object is wanted")
     return row
+
+
+def _finite(word: str) -> float:
+    """JSON has no infinity, and Python makes one of 1e999."""
+    value = float(word)
+    if not math.isfinite(value):
+        raise ValueError(f"{word[:40]} is too large a number")
+    return value
 
 
 def _no_number(word: str) -> NoReturn:

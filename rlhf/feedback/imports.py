@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from rlhf.feedback.interchange import (
     same_texts,
 )
 from rlhf.feedback.rules import TASKS, kinds_of
-from rlhf.feedback.store import JudgementError, Store, judgement_hash
+from rlhf.feedback.store import JudgementError, Store
 from rlhf.records import Annotator, Comparison, Completion, Judgement, TaskType
 
 
@@ -52,9 +52,25 @@ def import_file(
     nothing. `new_items=False` refuses rows whose comparison the campaign does not hold. Raises
     DataError naming file and line, and then the store is as before.
     """
+    return import_rows(store, read_judgements(path, campaign), task=task, new_items=new_items)
+
+
+def read_judgements(path: Path, campaign: str | None = None) -> list[ParsedRow]:
+    """All rows of a judgement file; DataError naming file and line for one that is broken."""
     rows = [parse_row(row, where, campaign=campaign) for where, row in read_rows(path)]
     if not rows:
         raise DataError(f"{path}: no judgements in it; give a file of judgement rows")
+    return rows
+
+
+def import_rows(
+    store: Store,
+    rows: Sequence[ParsedRow],
+    *,
+    task: TaskType | None = None,
+    new_items: bool = True,
+) -> ImportReport:
+    """Put judgements that were read into the store in one transaction: see `import_file`."""
     report = ImportReport(num_rows=len(rows))
     by_campaign: dict[str, list[ParsedRow]] = defaultdict(list)
     for row in rows:
@@ -84,8 +100,13 @@ def _import_campaign(
     judged: dict[str, tuple[ParsedRow, Judgement]] = {}
     for row in rows:
         said = _placed(row, items, known, new_items)
+        if said.id in known and said != known[said.id]:
+            raise DataError(
+                f"{row.where}: judgement {said.id!a} is in campaign {name!a} and says something "
+                f"else ({_difference(said, known[said.id])}); give it another id"
+            )
         earlier = judged.setdefault(said.id, (row, said))
-        if judgement_hash(earlier[1]) != judgement_hash(said):
+        if earlier[1] != said:
             raise DataError(
                 f"{row.where}: id {said.id!a} stands at {earlier[0].where} for another judgement; "
                 "give each its own id"
@@ -178,6 +199,12 @@ def _placed(
         item = items.add(row.comparison)
     items.complete(item, row.comparison)
     return in_item_order(row, item)
+
+
+def _difference(one: Judgement, other: Judgement) -> str:
+    """The names of the fields in which two judgements differ."""
+    names = [each.name for each in fields(one)]
+    return ", ".join(name for name in names if getattr(one, name) != getattr(other, name))
 
 
 def _completed(one: Completion, other: Completion) -> Completion:

@@ -153,8 +153,9 @@ def _places(given: Comparison, item: Comparison) -> list[int]:
 def _parse(row: dict[str, Any], where: str, campaign: str | None) -> ParsedRow:
     missing = [key for key in _REQUIRED if key not in row]
     if missing:
-        raise ValueError(f"no {missing[0]!r} in this judgement; see docs for the format")
-    campaign = campaign or _take(row, "campaign", _text)
+        raise ValueError(f"no {missing[0]!r} in this judgement; see docs/interchange.md")
+    named = _take(row, "campaign", _text)
+    campaign = campaign or named
     if not campaign:
         raise ValueError("no 'campaign' in this judgement; add it, or give --campaign")
     item = _take(row, "item", _text)

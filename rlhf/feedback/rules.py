@@ -9,6 +9,9 @@ from rlhf.records import Comparison, Judgement, PromptContent, TaskType
 
 TASKS: tuple[TaskType, ...] = get_args(TaskType)
 
+UNDONE = "undone"
+"""The skip reason of a judgement that its rater took back and has not yet given anew."""
+
 _KIND_FIELDS = {
     "pairwise": "verdict",
     "ratings": "ratings",
@@ -16,6 +19,11 @@ _KIND_FIELDS = {
     "rewrite": "rewrite",
     "flags": "flags",
 }
+
+
+def is_taken_back(judgement: Judgement) -> bool:
+    """Whether a judgement only says that the one it supersedes was taken back."""
+    return judgement.skip == UNDONE
 
 
 def kinds_of(judgement: Judgement) -> tuple[str, ...]:

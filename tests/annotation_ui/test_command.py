@@ -134,6 +134,34 @@ def test_the_annotator_is_the_user_unless_named(monkeypatch):
     assert annotator_name(" ada ") == "ada"
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "required: --store"),
+        (["--stor", "x"], "unknown flag --stor; did you mean '--store'?"),
+        (["--store=x", "--anotator=ada"], "did you mean '--annotator'?"),
+        (["--store", "x", "--port", "many"], "invalid int value: 'many'"),
+        (["--store", "x", "more"], "unrecognized arguments: more"),
+        (["--store", ":memory:"], "in memory"),
+    ],
+)
+def test_usage_errors_are_one_line(capsys, words, message):
+    code, line = refusal(capsys, *words)
+    assert code == 2
+    assert message in line
+
+
+def test_what_nobody_foresaw_is_one_line_unless_asked_for_more(store, capsys, monkeypatch):
+    def fail(*_args):
+        raise ZeroDivisionError("no\nsuch")
+
+    monkeypatch.setattr("annotation_ui.__main__.register", fail)
+    code, line = refusal(capsys, "--store", str(store))
+    assert (code, "unexpected ZeroDivisionError: no such" in line) == (4, True)
+    assert main(["--store", str(store), "--debug"]) == 4
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_usage_has_an_example(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])

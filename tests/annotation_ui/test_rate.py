@@ -4,9 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from annotation_ui.rate import UNDONE, Submission, describe, next_showing, submit, undo, view
+from annotation_ui.rate import (
+    NUM_HISTORY,
+    UNDONE,
+    Submission,
+    describe,
+    next_showing,
+    submit,
+    undo,
+    view,
+)
 from annotation_ui.scale import SCALE, choice_of, verdict_of
 from rlhf.errors import DataError
+from rlhf.feedback.store import Store
 from rlhf.records import Annotator, Comparison, Completion, Judgement, Prompt
 from tests.annotation_ui.conftest import CAMPAIGN, comparison, make_desk
 
@@ -254,3 +264,54 @@ def test_the_guideline_shown_is_the_version_that_is_recorded(desk):
     assert ("new rule" in shown["guideline"]) == ("new rule" in text)
     rate(desk)
     assert "new rule" in view(desk, "ada")["guideline"]
+
+
+def test_the_end_of_ones_own_part_says_what_is_waited_for(tmp_path):
+    desk = make_desk(tmp_path, [comparison(number) for number in range(3)], overlap=2)
+    rate(desk)
+    rate(desk, choice=None, skip="too hard")
+    rate(desk)
+    empty = view(desk, "ada")["empty"]
+    assert empty["title"] == "You have done your part"
+    assert "You have judged 2 and skipped 1" in empty["text"]
+    assert "3 pairs wait for other raters" in empty["text"]
+    assert "2 different raters" in empty["text"]
+    desk.store.close()
+
+
+def test_pairs_that_others_have_open_are_said_to_be(tmp_path):
+    desk = make_desk(tmp_path, [comparison(0)])
+    desk.store.add_annotator(Annotator(name="eve"))
+    assert next_showing(desk, "eve") is not None
+    empty = view(desk, "ada")["empty"]
+    assert empty["title"] == "Nothing for you right now"
+    assert "1 pair waits" in empty["text"]
+    desk.store.close()
+
+
+def test_a_request_reads_no_more_when_more_has_been_judged(desk, monkeypatch):
+    read = []
+    judgements = Store.judgements
+
+    def counted(*args, **values):
+        found = judgements(*args, **values)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(Store, "judgements", counted)
+    for _ in range(11):
+        rate(desk)
+        view(desk, "ada")
+    assert view(desk, "ada")["progress"] == {"done": 11, "total": 12}
+    assert max(read) == NUM_HISTORY
+
+
+def test_progress_counts_what_was_taken_back_among_what_is_left(desk):
+    rate(desk)
+    second = rate(desk)
+    undo(desk, "ada", second.id)
+    shown = view(desk, "ada")
+    assert shown["progress"] == {"done": 1, "total": 12}
+    assert shown["item"]["item"] == second.item
+    assert desk.store.progress(CAMPAIGN).num_skipped == 0
+    assert UNDONE not in [row.skip for row in desk.store.judgements(CAMPAIGN)]

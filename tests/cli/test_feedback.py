@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rlhf.cli import main
+from rlhf.feedback import imports
 from rlhf.feedback.store import Store
 from tests.feedback.makers import row, write_jsonl
 
@@ -86,9 +88,13 @@ def test_check_prints_each_problem_and_exits_3(
         ("imprt f", 2, "invalid choice: 'imprt'"),
         ("import none.jsonl --store S", 2, "none.jsonl: no such file"),
         ("import RATINGS", 2, "required: --store"),
-        ("import RATINGS --store S --tsk ranking", 2, "unrecognized arguments: --tsk"),
+        ("import RATINGS --store S --tsk ranking", 2, "unknown key 'tsk'; did you mean 'task'?"),
         ("import RATINGS --store S --task rating", 2, "invalid choice: 'rating'"),
         ("import RATINGS --store FOLDER", 2, "a folder, not a feedback store"),
+        ("import RATINGS --store :memory:", 2, "in memory would be lost"),
+        ("import GHOST --store S", 3, "ghost.jsonl:1: "),
+        ("import RATINGS --store postgresql://no-such-host.invalid/d", 2, "no-such-host.invalid"),
+        ("check --store postgresql://127.0.0.1:9/d", 2, "no connection to 127.0.0.1"),
         ("import RATINGS --store mysql://h/d", 2, "give a SQLite path or a postgresql:// URL"),
         ("import BROKEN --store S", 3, "broken.jsonl:2: not valid JSON"),
         ("import RATINGS --store BROKEN", 3, "damaged, or no feedback store"),
@@ -117,14 +123,63 @@ def test_mistakes_are_one_line_with_the_right_exit_code(
     broken = write_jsonl(tmp_path / "broken.jsonl", row(), "{oops")
     main(["feedback", "import", str(ratings), "--store", "store.db", "--campaign", "c"])
     capsys.readouterr()
+    ghost = write_jsonl(tmp_path / "ghost.jsonl", row(supersedes="nobody"))
     before = sorted(tmp_path.iterdir())
-    names = {"RATINGS": ratings, "BROKEN": broken, "STORE": "store.db", "FOLDER": tmp_path}
+    names = {
+        "GHOST": ghost,
+        "RATINGS": ratings,
+        "BROKEN": broken,
+        "STORE": "store.db",
+        "FOLDER": tmp_path,
+    }
     argv = [str(names.get(word, word)) for word in words.split()]
     assert main(["feedback", *argv]) == code
     printed = capsys.readouterr().err
     assert message in printed
     assert printed.count("\n") == 1
     assert sorted(tmp_path.iterdir()) == before  # no new store, no half-written export
+
+
+def test_failed_import_leaves_a_store_that_another_process_made(
+    tmp_path: Path, ratings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "feedback.db"
+    made = imports.import_rows
+
+    def made_meanwhile(*args: Any, **values: Any) -> imports.ImportReport:
+        if not store.exists():
+            with Store.open(store, create=True) as opened:
+                imports.import_file(opened, ratings, campaign="theirs")
+        return made(*args, **values)
+
+    monkeypatch.setattr(imports, "import_rows", made_meanwhile)
+    ghost = write_jsonl(tmp_path / "ghost.jsonl", row(supersedes="nobody"))
+    assert main(["feedback", "import", str(ghost), "--store", str(store)]) == 3
+    with Store.open(store) as opened:
+        assert len(opened.judgements("theirs")) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "feedback.db", "ghost.jsonl", "ratings.jsonl",
+    ]  # fmt: skip
+
+
+def test_import_joins_a_store_that_another_process_made_meanwhile(
+    tmp_path: Path, ratings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "feedback.db"
+    made = imports.import_rows
+
+    def made_meanwhile(*args: Any, **values: Any) -> imports.ImportReport:
+        monkeypatch.setattr(imports, "import_rows", made)
+        with Store.open(store, create=True) as opened:
+            imports.import_file(opened, ratings, campaign="theirs")
+        return made(*args, **values)
+
+    monkeypatch.setattr(imports, "import_rows", made_meanwhile)
+    more = write_jsonl(tmp_path / "more.jsonl", row(annotator="eve"))
+    assert main(["feedback", "import", str(more), "--store", str(store)]) == 0
+    with Store.open(store) as opened:
+        assert [campaign.name for campaign in opened.campaigns()] == ["theirs", "c"]
+        assert len(opened.judgements()) == 4
 
 
 def test_failed_import_leaves_an_existing_store_as_it_was(tmp_path: Path, ratings: Path) -> None:

@@ -1,9 +1,12 @@
 """`rlhf ratings`: comparisons of samples, judged by simulated raters, people, or in a file."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,11 @@ import pytest
 from rlhf.cli import main
 from rlhf.feedback.collection import make_comparisons
 from rlhf.feedback.files import read_rows
+from rlhf.feedback.imports import import_file
+from rlhf.feedback.rules import UNDONE
 from rlhf.feedback.store import Store
+from rlhf.manifest import file_sha256
+from rlhf.records import Annotator, Judgement
 from tests.feedback.makers import answer, row, write_jsonl
 
 GOOD = "Boil the eggs for 10 minutes, because the yolk is firm by then."
@@ -114,11 +121,11 @@ def test_interrupted_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None
 
 def wait_for_judgements(path: Path) -> None:
     for _ in range(600):
-        if path.exists() and path.stat().st_size:
-            with Store.open(path, create=True) as store:
-                if store.judgements():
+        if path.exists():
+            with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:
+                if connection.execute("SELECT 1 FROM judgements LIMIT 1").fetchone():
                     return
-        time.sleep(0.02)
+        time.sleep(0.01)
     pytest.fail("the raters never began")
 
 
@@ -132,8 +139,6 @@ def test_people_are_waited_for_and_the_stage_goes_on_at_the_quorum(
     assert f"scripts/annotate.sh --store {tmp_path / 'feedback.db'}" in printed
     assert not (tmp_path / "ratings" / "manifest.json").exists()
     with Store.open(tmp_path / "feedback.db") as store:
-        from rlhf.records import Annotator
-
         store.add_annotator(Annotator(name="ann"))
         for verdict in (2, -1, 3):
             lease = store.next_assignment("quickstart", "ann")
@@ -232,7 +237,15 @@ def test_settings_come_from_yaml_and_the_command_line_wins(
         (["--ratings", "human", "--quorum", "9999"], 2, "wants 48 judgements in all"),
         (["--quorum", "0"], 2, "a share of all"),
         (["--quorum", "1.5"], 2, "a share of all"),
-        (["--qorum", "1"], 2, "unrecognized arguments"),
+        (["--qorum", "1"], 2, "unknown key 'qorum'; did you mean 'quorum'?"),
+        (["--quorum", "x"], 2, "argument --quorum: 'x' is neither a number of judgements"),
+        (["--quorum", "nan"], 2, "a share of all"),
+        (["--lease_s", "nan"], 2, "--lease_s nan: give a number of seconds"),
+        (["--lease_s", "-5"], 2, "--lease_s -5.0: give a number of seconds"),
+        (["--lease_s", "inf"], 2, "give a number of seconds"),
+        (["--seed", "9" * 30], 2, "too large"),
+        (["--campaign", ""], 2, "an empty name"),
+        (["--store", ":memory:"], 2, "in memory would be lost"),
     ],
 )
 def test_settings_that_cannot_be(
@@ -248,6 +261,8 @@ def test_settings_that_cannot_be(
     assert message in printed
     assert printed.count("\n") == 1
     assert not (tmp_path / "ratings" / "manifest.json").exists()
+    if words[:2] != ["--ratings", "human"]:  # its quorum is known only with the comparisons
+        assert not (tmp_path / "feedback.db").exists()
 
 
 @pytest.mark.parametrize(
@@ -288,10 +303,146 @@ def test_samples_made_again_do_not_join_the_old_campaign(
 ) -> None:
     run(tmp_path)
     other = write_jsonl(tmp_path / "other.jsonl", *(sample_row(i) for i in range(20, 24)))
-    assert run(tmp_path, completions=other) == 2
-    assert "was made of other completions" in capsys.readouterr().err
-    assert run(tmp_path, "--campaign", "second", completions=other) == 0
+    with Store.open(tmp_path / "feedback.db") as store:
+        before = store.judgements("quickstart"), store.campaign("quickstart")
+    capsys.readouterr()
+    assert run(tmp_path, completions=other) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "quickstart-2" in line]
+    assert len(said) == 1
     assert manifest(tmp_path)["metrics"]["num_items"] == 8
+    assert manifest(tmp_path)["provenance"]["campaign"] == "quickstart-2"
+    with Store.open(tmp_path / "feedback.db") as store:
+        assert (store.judgements("quickstart"), store.campaign("quickstart")) == before
+    third = write_jsonl(tmp_path / "third.jsonl", sample_row(30))
+    for completions, name in ((third, "quickstart-3"), (other, "quickstart-2"), (None, None)):
+        assert run(tmp_path, completions=completions) == 0
+        assert manifest(tmp_path)["provenance"]["campaign"] == (name or "quickstart")
+    with Store.open(tmp_path / "feedback.db") as store:
+        assert len(store.campaigns()) == 3
+
+
+def test_labels_are_frozen_when_the_stage_ends(tmp_path: Path, samples: Path) -> None:
+    words = ["--ratings", "human", "--overlap", "1", "--quorum", "3"]
+    run(tmp_path, *words)
+    with Store.open(tmp_path / "feedback.db") as store:
+        store.add_annotator(Annotator(name="ann"))
+        first = rate(store, verdict=2)
+        for values in ({"verdict": -1}, {"verdict": 3}, {"skip": "hard"}):
+            last = rate(store, **values)
+        store.revise(
+            replace(first, id="again", verdict=-3, supersedes=first.id), idempotency_key="again"
+        )
+        store.revise(
+            replace(last, id="gone", skip=UNDONE, supersedes=last.id), idempotency_key="gone"
+        )
+        rate(store, skip="harder")
+    assert run(tmp_path, *words) == 0
+    path = tmp_path / "ratings" / "judgements.jsonl"
+    assert manifest(tmp_path)["outputs"] == {"judgements.jsonl": file_sha256(path)}
+    frozen = path.read_bytes()
+    rows = [json.loads(line) for line in frozen.splitlines()]
+    assert sorted(each.get("verdict", 0) for each in rows) == [-3, -1, 0, 3]
+    assert [each["skip"] for each in rows if "skip" in each] == ["harder"]
+    assert not any("supersedes" in each for each in rows)
+    with Store.open(tmp_path / "other.db", create=True) as store:
+        assert import_file(store, path).num_new == 4  # by itself
+        assert {one.id for one in store.judgements()} == {each["id"] for each in rows}
+    with Store.open(tmp_path / "feedback.db") as store:
+        rate(store, verdict=1)
+    assert path.read_bytes() == frozen
+    assert run(tmp_path, *words) == 0
+    assert len(path.read_bytes().splitlines()) == 5
+
+
+def test_frozen_rows_are_in_the_items_own_order(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "completions.jsonl", sample_row(0, GOOD, POOR))
+    prompt = sample_row(0)["prompt"]
+    judged = [
+        row(prompt=prompt, completions=[POOR, GOOD], annotator="zoe", verdict=3, more="words"),
+        row(prompt=prompt, completions=[GOOD, POOR], annotator="ann", verdict=-1),
+    ]
+    path = write_jsonl(tmp_path / "judged.jsonl", *judged)
+    assert run(tmp_path, "--ratings", str(path)) == 0
+    frozen = [each for _, each in read_rows(tmp_path / "ratings" / "judgements.jsonl")]
+    assert [each["annotator"] for each in frozen] == ["ann", "zoe"]
+    assert len({tuple(each["completions"]) for each in frozen}) == 1
+    assert [abs(each["verdict"]) for each in frozen] == [1, 3]
+    assert frozen[0]["verdict"] * frozen[1]["verdict"] > 0
+
+
+def test_one_person_can_finish(
+    tmp_path: Path, samples: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "--ratings", "human") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("0 of 48 in; run again")
+    assert "16 comparisons x 3 raters; at least 3 different raters are needed" in printed
+    assert "--overlap 1" in printed
+    with Store.open(tmp_path / "feedback.db") as store:
+        for name in ("ann", "bob"):
+            store.add_annotator(Annotator(name=name))
+            for _ in range(4):
+                rate(store, name, verdict=1)
+    words = ["--ratings", "human", "--overlap", "1"]
+    assert run(tmp_path, *words) == 0
+    printed = capsys.readouterr().out
+    with Store.open(tmp_path / "feedback.db") as store:
+        found = store.campaign("quickstart")
+        assert found.overlap == 1
+        assert [was["overlap"] for was in found.settings["earlier"]] == [3]
+        num_filled = store.progress("quickstart").num_filled
+        assert printed.startswith(f"{num_filled} of 16 in; run again")
+        assert "different raters" not in printed
+        while store.next_assignment("quickstart", "ann"):
+            rate(store, verdict=-1)
+        assert store.problems() == []
+    assert run(tmp_path, *words) == 0
+    assert manifest(tmp_path)["metrics"]["num_complete"] == 16
+    assert run(tmp_path, "--ratings", "human", "--overlap", "2", "--quorum", "5") == 0
+    with Store.open(tmp_path / "feedback.db") as store:
+        assert store.campaign("quickstart").overlap == 2
+        assert len(store.campaigns()) == 1
+
+
+def test_pending_names_the_campaign_where_there_are_several(
+    tmp_path: Path, samples: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, "--ratings", "human")
+    assert "--campaign" not in capsys.readouterr().out
+    run(tmp_path, "--ratings", "human", "--campaign", "other")
+    assert f"--store {tmp_path / 'feedback.db'} --campaign other" in capsys.readouterr().out
+
+
+def test_another_guideline_is_a_new_version(tmp_path: Path, samples: Path) -> None:
+    run(tmp_path)
+    assert manifest(tmp_path)["provenance"]["guideline_version"] == 1
+    for words in (["--guideline", "Shorter wins."], ["--guideline", "Shorter wins."], []):
+        assert run(tmp_path, *words) == 0
+        assert manifest(tmp_path)["provenance"]["guideline_version"] == 2
+    with Store.open(tmp_path / "feedback.db") as store:
+        assert store.campaign("quickstart").guideline == "Shorter wins."
+        assert "helps the person" in store.guideline("quickstart", 1)
+        assert {one.guideline_version for one in store.judgements("quickstart")} == {1}
+
+
+def test_of_two_configs_the_later_wins(tmp_path: Path, samples: Path) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("overlap: 2\nnum_comparisons_per_prompt: 1\n")
+    two.write_text("overlap: 1\n")
+    assert run(tmp_path, "--config", str(one), f"--config={two}") == 0
+    metrics = manifest(tmp_path)["metrics"]
+    assert (metrics["num_items"], metrics["num_judgements"]) == (8, 8)
+
+
+def test_flags_may_have_dashes(tmp_path: Path, samples: Path) -> None:
+    assert run(tmp_path, "--num-comparisons-per-prompt=1", "--overlap", "1") == 0
+    assert manifest(tmp_path)["metrics"]["num_items"] == 8
+
+
+def rate(store: Store, annotator: str = "ann", **values: Any) -> Judgement:
+    lease = store.next_assignment("quickstart", annotator)
+    assert lease is not None
+    return answer(store, lease, campaign="quickstart", **values)
 
 
 def test_comparisons_use_completions_evenly_and_skip_equal_texts(tmp_path: Path) -> None:

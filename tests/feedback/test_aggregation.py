@@ -6,12 +6,11 @@ from hypothesis import strategies as st
 
 from rlhf.feedback.aggregation import (
     aggregate,
-    aggregation_report,
     demonstrations,
-    labelled_pairs,
     smoothed_share,
     votes_of,
 )
+from rlhf.feedback.rules import UNDONE
 from rlhf.feedback.store import Store
 from tests.feedback.makers import comparison, fill, judgement
 
@@ -96,9 +95,16 @@ def test_labels_of_a_campaign_use_what_stands(sqlite_store: Store) -> None:
     fill(sqlite_store, 2)
     first = judgement("i0", verdict=-3)
     sqlite_store.record([first, judgement("i0", verdict=1, supersedes=first.id)])
-    (pair,) = labelled_pairs(sqlite_store, "c")
+    (pair,), report = aggregate(sqlite_store.comparisons("c"), sqlite_store.judgements("c"))
     assert pair.chosen.text == "no"
-    assert aggregation_report(sqlite_store, "c").num_judgements == 1
+    assert report.num_judgements == 1
+
+
+def test_what_was_taken_back_counts_nowhere() -> None:
+    said = [judgement("i", "ann", verdict=2), judgement("i", "bob", skip=UNDONE)]
+    (pair,), report = aggregate([comparison("i")], [*said, judgement("i", "eve", skip="hard")])
+    assert pair.judgement_ids == (said[0].id,)
+    assert (report.num_judgements, report.num_skipped) == (2, 1)
 
 
 @given(num_votes=st.integers(1, 50), data=st.data())

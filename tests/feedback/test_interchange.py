@@ -15,6 +15,9 @@ from rlhf.errors import ConfigError, DataError
 from rlhf.feedback.exports import export_file, manifest_path
 from rlhf.feedback.files import read_rows, write_rows
 from rlhf.feedback.imports import import_file
+from rlhf.feedback.interchange import KNOWN_KEYS
+from rlhf.feedback.quality import rating_metrics
+from rlhf.feedback.rules import TASKS
 from rlhf.feedback.store import Store
 from tests.feedback.makers import fill, judgement, row, write_jsonl
 
@@ -236,11 +239,19 @@ BAD_LINES = {
     "list": ([1], "a list where an object is wanted"),
     "broken": ('{"prompt": ', "not valid JSON"),
     "nan": (json.dumps(row()).replace("2.5", "NaN"), "NaN is no JSON number"),
+    "infinite": (json.dumps(row(extra=0)).replace(": 0}", ": 1e999}"), "too large a number"),
+    "infinite prompt": (
+        '{"prompt": [{"role": "user", "content": "q", "weight": -1e999}]}',
+        "too large a number",
+    ),
+    "infinity": (json.dumps(row(extra=[float("inf")])), "Infinity is no JSON number"),
+    "campaign list": (row(campaign=["c"]), "campaign holds ['c'] where text"),
     "key twice": ('{"prompt": "a", "prompt": "b"}', "'prompt' stands twice"),
     "deep": ("[" * 100_000, "not usable JSON"),
     "supersedes nobody": (row(supersedes="ghost"), "which is not in the store"),
     "other rater": (row(supersedes="good", annotator="bob"), "another rater's"),
     "same id": (row(id="good", verdict=-3), "for another judgement"),
+    "same id, seconds": (row(id="good", campaign="new", seconds=9), "for another judgement"),
     "same item": (row(item="one", completions=["x", "y"]), "another item name"),
     "simulated rater": (row(annotator="ann", simulated=True), "'ann' is a person"),
 }
@@ -402,3 +413,65 @@ def test_export_that_fails_half_way_keeps_the_old_file(
     assert getattr(caught.value, "exit_code", None) == 4
     assert path.read_text() == '{"a": 1}\n'
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seconds": 3},
+        {"shown_order": [1, 0]},
+        {"created_at": "2026-01-02T12:00:01+00:00"},
+        {"guideline_version": 2},
+        {"verdict": 2},
+    ],
+)
+def test_an_id_that_is_there_with_other_content_is_refused_by_line(
+    sqlite_store: Store, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    import_file(sqlite_store, write_jsonl(tmp_path / "f.jsonl", row(id="one")))
+    again = write_jsonl(tmp_path / "g.jsonl", row(id="one", created_at="2026-01-02T13:00:00+01:00"))
+    assert import_file(sqlite_store, again).num_new == 0  # the same moment in other words
+    path = write_jsonl(tmp_path / "h.jsonl", row(annotator="bob"), row(id="one", **other))
+    before = sqlite_store.judgements()
+    with pytest.raises(DataError, match=f"h.jsonl:2: .*something else.*{next(iter(other))}"):
+        import_file(sqlite_store, path)
+    assert sqlite_store.judgements() == before
+
+
+def test_a_campaign_that_is_no_text_is_refused_though_another_is_given(
+    sqlite_store: Store, tmp_path: Path
+) -> None:
+    path = write_jsonl(tmp_path / "f.jsonl", row(campaign=["c"]))
+    with pytest.raises(DataError, match=r"f\.jsonl:1: campaign holds"):
+        import_file(sqlite_store, path, campaign="ours")
+
+
+def test_what_was_taken_back_stays_in_the_history_alone(
+    sqlite_store: Store, tmp_path: Path
+) -> None:
+    rows = [
+        row(id="first", verdict=3),
+        row(id="second", supersedes="first", verdict=..., skip="undone"),
+        row(id="third", annotator="bob", verdict=..., skip="hard"),
+    ]
+    import_file(sqlite_store, write_jsonl(tmp_path / "f.jsonl", *rows))
+    assert [one.id for one in sqlite_store.judgements("c")] == ["third"]
+    progress = sqlite_store.progress("c")
+    assert (progress.num_judgements, progress.num_skipped, progress.num_annotators) == (0, 1, 0)
+    metrics = rating_metrics(sqlite_store, "c")
+    assert (metrics["num_skipped"], metrics["percent_agreement"]["n"]) == (1, 0)
+    path = tmp_path / "out.jsonl"
+    assert export_file(sqlite_store, "c", path, format_name="judgements")["num_rows"] == 3
+
+
+def test_the_documented_rows_are_what_the_import_takes(sqlite_store: Store, tmp_path: Path) -> None:
+    document = Path(__file__).parents[2] / "docs" / "interchange.md"
+    text = document.read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("{")]
+    report = import_file(sqlite_store, write_jsonl(tmp_path / "f.jsonl", *lines))
+    assert report.num_new == len(lines) >= 7
+    assert not report.unknown_keys
+    tasks = {campaign.task for campaign in sqlite_store.campaigns()}
+    assert tasks == set(TASKS)
+    for key in KNOWN_KEYS:
+        assert f"`{key}`" in text, key

@@ -16,17 +16,20 @@ from rlhf.feedback.store import (
     judgements,
 )
 from rlhf.feedback.store.assignments import display_order
+from rlhf.feedback.store.campaigns import MAX_LEASE_S
 from rlhf.feedback.store.comparisons import texts_hash
 from rlhf.feedback.store.database import Database
 from rlhf.feedback.store.judgements import JudgementError, judgement_hash
 from rlhf.feedback.store.opening import open_database
-from rlhf.feedback.store.records import Assignment, Campaign, Progress
+from rlhf.feedback.store.records import Assignment, Campaign, OwnProgress, Progress
 from rlhf.records import Annotator, Comparison, Judgement, TaskType
 
 __all__ = [
+    "MAX_LEASE_S",
     "Assignment",
     "Campaign",
     "JudgementError",
+    "OwnProgress",
     "Progress",
     "Store",
     "display_order",
@@ -126,10 +129,22 @@ class Store:
         with self._database.writing() as connection:
             return campaigns.revise_guideline(connection, campaign, guideline, _now(None))
 
-    def change_settings(self, campaign: str, settings: Mapping[str, Any]) -> Campaign:
-        """Replace the campaign's free settings."""
+    def change_settings(
+        self,
+        campaign: str,
+        settings: Mapping[str, Any],
+        *,
+        overlap: int | None = None,
+        lease_s: float | None = None,
+    ) -> Campaign:
+        """Replace the campaign's free settings and, where given, its overlap and lease.
+
+        The former overlap and lease are kept in the settings, under `earlier`.
+        """
         with self._database.writing() as connection:
-            return campaigns.change_settings(connection, campaign, settings)
+            return campaigns.change_settings(
+                connection, campaign, settings, overlap=overlap, lease_s=lease_s, now=_now(None)
+            )
 
     def add_comparisons(self, campaign: str, batch: Iterable[Comparison]) -> int:
         """Append items to a campaign; how many were new. An item that is there must be equal."""
@@ -157,11 +172,16 @@ class Store:
             return annotators.erase(connection, name, _now(None))
 
     def next_assignment(
-        self, campaign: str, annotator: str, *, now: datetime | None = None
+        self, campaign: str, annotator: str, *, now: datetime | None = None, counted: bool = True
     ) -> Assignment | None:
-        """A lease on the next item for this rater, or their open one; None when none is left."""
+        """A lease on the next item for this rater, or their open one; None when none is left.
+
+        With `counted` false it does not say how much they have done and have left.
+        """
         with self._database.writing() as connection:
-            return assignments.next_assignment(connection, campaign, annotator, _now(now))
+            return assignments.next_assignment(
+                connection, campaign, annotator, _now(now), counted=counted
+            )
 
     def renew(self, assignment_id: str, annotator: str, *, now: datetime | None = None) -> bool:
         """Extend a lease while its rater is at it; False when its place is lost."""
@@ -215,12 +235,40 @@ class Store:
         *,
         annotator: str | None = None,
         current_only: bool = True,
+        limit: int | None = None,
     ) -> list[Judgement]:
-        """Judgements as they arrived; superseded ones only when `current_only` is false."""
+        """Judgements as they arrived, of those the last `limit`.
+
+        What was superseded or taken back is there only when `current_only` is false.
+        """
         with self._database.reading() as connection:
             return judgements.read(
-                connection, campaign=campaign, annotator=annotator, current_only=current_only
+                connection,
+                campaign=campaign,
+                annotator=annotator,
+                current_only=current_only,
+                limit=limit,
             )
+
+    def find_judgement(self, judgement_id: str, annotator: str) -> Judgement | None:
+        """An annotator's own judgement by its id, superseded or not; None when it is not theirs."""
+        with self._database.reading() as connection:
+            return judgements.find(connection, judgement_id, annotator)
+
+    def undone(self, campaign: str, annotator: str) -> list[Judgement]:
+        """The rows by which an annotator took judgements back that they have not given anew."""
+        with self._database.reading() as connection:
+            return judgements.undone(connection, campaign, annotator)
+
+    def num_raters(self, campaign: str, item: str) -> int:
+        """How many annotators have judged an item; skips and what was taken back do not count."""
+        with self._database.reading() as connection:
+            return judgements.num_raters(connection, campaign, item)
+
+    def own_progress(self, campaign: str, annotator: str) -> OwnProgress:
+        """How far one annotator has come in a campaign."""
+        with self._database.reading() as connection:
+            return assignments.own_progress(connection, campaign, annotator)
 
     def given(self, campaign: str) -> dict[str, dict[str, Any]]:
         """Per judgement id what its imported line said in other words (see interchange)."""

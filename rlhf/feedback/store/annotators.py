@@ -7,7 +7,7 @@ from sqlalchemy import Connection, RowMapping, select, update
 
 from rlhf.errors import ConfigError, DataError
 from rlhf.feedback.rules import check_text
-from rlhf.feedback.store.database import insert_missing
+from rlhf.feedback.store.database import decoding, insert_missing
 from rlhf.feedback.tables import annotators, judgements
 from rlhf.records import Annotator, content_hash
 
@@ -33,7 +33,9 @@ def add(connection: Connection, annotator: Annotator, now: datetime) -> Annotato
 
 def find_row(connection: Connection, name: str) -> RowMapping:
     """The row of an annotator; ConfigError when there is none of that name."""
-    row = connection.execute(select(annotators).where(annotators.c.name == name)).mappings().first()
+    query = select(annotators).where(annotators.c.name == name)
+    with decoding():
+        row = connection.execute(query).mappings().first()
     if row is None:
         raise ConfigError(f"no annotator {name!r} in the store; add them first")
     return row
@@ -41,8 +43,9 @@ def find_row(connection: Connection, name: str) -> RowMapping:
 
 def every(connection: Connection) -> list[Annotator]:
     """All annotators, oldest first."""
-    rows = connection.execute(select(annotators).order_by(annotators.c.id)).mappings()
-    return [_annotator(row) for row in rows]
+    with decoding():
+        rows = connection.execute(select(annotators).order_by(annotators.c.id)).mappings().all()
+        return [_annotator(row) for row in rows]
 
 
 def erase(connection: Connection, name: str, now: datetime) -> str:
@@ -64,4 +67,6 @@ def erase(connection: Connection, name: str, now: datetime) -> str:
 
 
 def _annotator(row: RowMapping) -> Annotator:
+    if not isinstance(row["name"], str):
+        raise TypeError("an annotator's name is no text")
     return Annotator(name=row["name"], simulated=row["simulated"], role=row["role"])

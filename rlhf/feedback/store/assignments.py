@@ -6,17 +6,21 @@ import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, case, func, insert, select, update
 
 from rlhf.errors import DataError
+from rlhf.feedback.rules import UNDONE
 from rlhf.feedback.store import annotators, campaigns, comparisons, judgements
 from rlhf.feedback.store.judgements import JudgementError
-from rlhf.feedback.store.records import Assignment
+from rlhf.feedback.store.records import Assignment, OwnProgress
+from rlhf.feedback.store.standing import standing
 from rlhf.feedback.tables import assignments
 from rlhf.feedback.tables import campaigns as campaign_table
 from rlhf.feedback.tables import comparisons as comparison_table
 from rlhf.feedback.tables import judgements as judgement_table
 from rlhf.records import Judgement
+
+NOT_COUNTED = OwnProgress(num_judged=0, num_skipped=0, num_taken_back=0, num_left=0)
 
 
 def display_order(seed: int, item: str, annotator: str, count: int) -> tuple[int, ...]:
@@ -28,12 +32,13 @@ def display_order(seed: int, item: str, annotator: str, count: int) -> tuple[int
 
 
 def next_assignment(
-    connection: Connection, campaign: str, annotator: str, now: datetime
+    connection: Connection, campaign: str, annotator: str, now: datetime, *, counted: bool = True
 ) -> Assignment | None:
     """The rater's open lease, extended, or one on the next item that wants them; None at the end.
 
     An item wants a rater who has neither judged nor skipped it, while fewer raters than the
-    campaign's overlap have judged it or hold a lease on it.
+    campaign's overlap have judged it or hold a lease on it. The rater's progress is counted
+    only when `counted`, since that takes longer the more they have done.
     """
     row = campaigns.find_row(connection, campaign, lock=True)
     rater = annotators.find_row(connection, annotator)
@@ -46,7 +51,9 @@ def next_assignment(
         _extend(connection, lease["id"], expires_at)
     else:
         lease = _issue(connection, row, rater, now, expires_at)
-    return None if lease is None else _record_of(connection, row, rater, lease, expires_at)
+    if lease is None:
+        return None
+    return _record_of(connection, row, rater, lease, expires_at, counted=counted)
 
 
 def renew(connection: Connection, assignment_id: str, annotator: str, now: datetime) -> bool:
@@ -239,8 +246,12 @@ def _record_of(
     rater: RowMapping,
     lease: RowMapping,
     expires_at: datetime,
+    *,
+    counted: bool,
 ) -> Assignment:
-    num_done, num_left = _counts(connection, campaign, rater["id"])
+    mine = NOT_COUNTED
+    if counted:
+        mine = own_progress(connection, campaign["name"], rater["name"])
     return Assignment(
         id=lease["id"],
         campaign=campaign["name"],
@@ -249,26 +260,38 @@ def _record_of(
         shown_order=tuple(lease["shown_order"]),
         expires_at=expires_at,
         guideline_version=lease["guideline_version"],
-        num_done=num_done,
-        num_left=num_left,
+        num_done=mine.num_done,
+        num_left=mine.num_left,
     )
 
 
-def _counts(connection: Connection, campaign: RowMapping, rater: int) -> tuple[int, int]:
-    """How many items the rater has judged, and how many still want somebody and are not theirs."""
-    mine = connection.execute(
-        select(comparison_table.c.id, comparison_table.c.num_raters)
+def own_progress(connection: Connection, campaign: str, annotator: str) -> OwnProgress:
+    """How far a rater has come in a campaign; counted in SQL, since it is asked at every pair."""
+    row = campaigns.find_row(connection, campaign)
+    rater = annotators.find_row(connection, annotator)["id"]
+    taken_back, skipped = judgement_table.c.skip == UNDONE, judgement_table.c.skip.is_not(None)
+    mine = (
+        select(
+            func.count(),
+            func.coalesce(func.sum(case((taken_back, 0), (skipped, 1), else_=0)), 0),
+            func.coalesce(func.sum(case((taken_back, 1), else_=0)), 0),
+        )
         .select_from(judgement_table.join(comparison_table))
         .where(
             judgement_table.c.annotator_id == rater,
-            comparison_table.c.campaign_id == campaign["id"],
+            comparison_table.c.campaign_id == row["id"],
+            standing(),
         )
-        .distinct()
     )
-    judged = [row.num_raters for row in mine]
+    num_standing, num_skipped, num_taken_back = connection.execute(mine).one()
     wanting = select(func.count()).select_from(comparison_table).where(
-        comparison_table.c.campaign_id == campaign["id"],
-        comparison_table.c.num_raters < campaign["overlap"],
+        comparison_table.c.campaign_id == row["id"],
+        comparison_table.c.num_raters < row["overlap"],
+        ~_seen_by(rater),
     )  # fmt: skip
-    mine_wanting = sum(number < campaign["overlap"] for number in judged)
-    return len(judged), connection.execute(wanting).scalar_one() - mine_wanting
+    return OwnProgress(
+        num_judged=num_standing - num_skipped - num_taken_back,
+        num_skipped=num_skipped,
+        num_taken_back=num_taken_back,
+        num_left=connection.execute(wanting).scalar_one(),
+    )

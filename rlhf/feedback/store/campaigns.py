@@ -1,17 +1,19 @@
 """Campaigns, their guidelines, and how far they have come."""
 
-import difflib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, case, func, insert, select, update
 
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, nearest_hint
 from rlhf.feedback.rules import TASKS, check_text
+from rlhf.feedback.store.database import decoding
 from rlhf.feedback.store.records import Campaign, Progress
-from rlhf.feedback.store.standing import standing
+from rlhf.feedback.store.standing import not_taken_back, standing
 from rlhf.feedback.tables import annotators, campaigns, comparisons, guidelines, judgements
+
+MAX_LEASE_S = 10.0**8
 
 
 def find_row(connection: Connection, name: str, *, lock: bool = False) -> RowMapping:
@@ -21,10 +23,13 @@ def find_row(connection: Connection, name: str, *, lock: bool = False) -> RowMap
     transaction itself does).
     """
     query = select(campaigns).where(campaigns.c.name == name)
-    row = connection.execute(query.with_for_update() if lock else query).mappings().first()
+    with decoding():
+        row = connection.execute(query.with_for_update() if lock else query).mappings().first()
+        if row is not None:
+            _check_row(row)
     if row is None:
         known = list(connection.execute(select(campaigns.c.name)).scalars())
-        raise ConfigError(f"no campaign {name!r} in the store{_hint(name, known)}")
+        raise ConfigError(f"no campaign {name!r} in the store{nearest_hint(name, known)}")
     return row
 
 
@@ -72,10 +77,12 @@ def get(connection: Connection, name: str) -> Campaign:
 
 def every(connection: Connection) -> list[Campaign]:
     """All campaigns, oldest first."""
-    rows = connection.execute(select(campaigns).order_by(campaigns.c.id)).mappings().all()
-    return [
-        _campaign(row, guideline(connection, row["id"], row["guideline_version"])) for row in rows
-    ]
+    with decoding():
+        rows = connection.execute(select(campaigns).order_by(campaigns.c.id)).mappings().all()
+        return [
+            _campaign(row, guideline(connection, row["id"], row["guideline_version"]))
+            for row in rows
+        ]
 
 
 def guideline(connection: Connection, campaign_id: int, version: int) -> str:
@@ -99,13 +106,41 @@ def revise_guideline(connection: Connection, name: str, text: str, now: datetime
     return get(connection, name)
 
 
-def change_settings(connection: Connection, name: str, settings: Mapping[str, Any]) -> Campaign:
-    """Replace a campaign's free settings (`kinds`, say, when an import adds one)."""
+def change_settings(
+    connection: Connection,
+    name: str,
+    settings: Mapping[str, Any],
+    *,
+    overlap: int | None,
+    lease_s: float | None,
+    now: datetime,
+) -> Campaign:
+    """Replace a campaign's free settings (`kinds`, say), its overlap and its leases' length.
+
+    What overlap and leases were before is kept in the settings under `earlier`: an item that
+    was judged under a larger overlap has more raters than the present one asks for.
+    """
     row = find_row(connection, name, lock=True)
+    wanted = {"overlap": overlap, "lease_s": lease_s}
+    changed = {key: value for key, value in wanted.items() if value not in (None, row[key])}
+    _check_settings(
+        name, row["task"], changed.get("overlap", row["overlap"]),
+        changed.get("lease_s", row["lease_s"]),
+    )  # fmt: skip
+    values = dict(settings)
+    if changed:
+        was = {"until": now.isoformat(), **{key: row[key] for key in changed}}
+        values["earlier"] = [*values.get("earlier", []), was]
     connection.execute(
-        update(campaigns).where(campaigns.c.id == row["id"]).values(settings=dict(settings))
+        update(campaigns).where(campaigns.c.id == row["id"]).values(settings=values, **changed)
     )
     return get(connection, name)
+
+
+def largest_overlap(row: RowMapping) -> int:
+    """The largest number of raters for an item that a campaign has ever asked for."""
+    earlier = [was.get("overlap", 1) for was in row["settings"].get("earlier", [])]
+    return max([int(row["overlap"]), *map(int, earlier)])
 
 
 def progress(connection: Connection, name: str) -> Progress:
@@ -117,16 +152,19 @@ def progress(connection: Connection, name: str) -> Progress:
     voices = (
         select(judgements.c.annotator_id, judgements.c.skip.is_(None), annotators.c.simulated)
         .select_from(judgements.join(comparisons).join(annotators))
-        .where(of_campaign, standing())
+        .where(of_campaign, standing(), not_taken_back())
     )
     voiced = connection.execute(voices).all()
     given = [(annotator, simulated) for annotator, judged, simulated in voiced if judged]
     num_items = connection.execute(count.where(of_campaign)).scalar_one()
+    voices_wanted = case((full, row["overlap"]), else_=comparisons.c.num_raters)
+    filled = select(func.coalesce(func.sum(voices_wanted), 0)).where(of_campaign)
     return Progress(
         num_items=num_items,
         num_complete=connection.execute(count.where(of_campaign, full)).scalar_one(),
         num_judgements=len(given),
         num_wanted=num_items * row["overlap"],
+        num_filled=connection.execute(filled).scalar_one(),
         num_skipped=len(voiced) - len(given),
         num_annotators=len({annotator for annotator, _ in given}),
         num_simulated=sum(simulated for _, simulated in given),
@@ -134,22 +172,32 @@ def progress(connection: Connection, name: str) -> Progress:
 
 
 def _campaign(row: RowMapping, text: str) -> Campaign:
+    _check_row(row)
     names = ("name", "task", "overlap", "lease_s", "guideline_version", "seed", "settings")
     values = {name: row[name] for name in names}
     return Campaign(**values, created_at=row["created_at"], guideline=text)
+
+
+def _check_row(row: RowMapping) -> None:
+    """Raise TypeError for a row that no version of this program has written."""
+    numbers = (row["overlap"], row["guideline_version"], row["seed"])
+    if not all(isinstance(one, int) for one in numbers) or row["task"] not in TASKS:
+        raise TypeError(f"campaign {row['name']!a} holds impossible settings")
+    settings = row["settings"]
+    if not isinstance(settings, dict) or not isinstance(settings.get("kinds", []), list):
+        raise TypeError(f"campaign {row['name']!a} holds settings that are no object")
+    if not isinstance(row["lease_s"], float | int) or not isinstance(row["created_at"], datetime):
+        raise TypeError(f"campaign {row['name']!a} holds an impossible time")
 
 
 def _check_settings(name: str, task: str, overlap: int, lease_s: float) -> None:
     if not name:
         raise ConfigError("a campaign needs a name; give --campaign NAME")
     if task not in TASKS:
-        raise ConfigError(f"no task {task!r}{_hint(task, TASKS)}; there are {', '.join(TASKS)}")
+        raise ConfigError(
+            f"no task {task!r}{nearest_hint(task, TASKS)}; there are {', '.join(TASKS)}"
+        )
     if overlap < 1:
         raise ConfigError(f"overlap {overlap}: each item needs at least 1 rater")
-    if not 0 < lease_s < 10**8:
+    if not 0 < lease_s < MAX_LEASE_S:
         raise ConfigError(f"lease_s {lease_s}: a lease lasts some seconds (1800, say)")
-
-
-def _hint(word: str, known: Any) -> str:
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {match[0]!r}?" if match else ""

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from types import NoneType
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
 from rlhf.errors import DataError
-from rlhf.feedback.rules import check_comparison
+from rlhf.feedback.rules import check_comparison, prompt_texts
 from rlhf.feedback.store.campaigns import find_row
-from rlhf.feedback.store.database import insert_missing
+from rlhf.feedback.store.database import decoding, insert_missing
 from rlhf.feedback.tables import comparison_members, comparisons, completions, prompts
 from rlhf.records import Comparison, Completion, Prompt, PromptContent, content_hash
 
@@ -69,14 +70,27 @@ def _read(connection: Connection, condition: Any) -> dict[int, Comparison]:
     )
     items: dict[int, tuple[str, PromptContent]] = {}
     members: dict[int, list[Completion]] = {}
-    for key, item, content, _, _, text, source, ended, seed in connection.execute(query):
-        items[key] = item, content
-        completion = Completion(text=text, source=source, ended=ended, seed=seed)
-        members.setdefault(key, []).append(completion)
+    with decoding():
+        rows = connection.execute(query).all()
+        for key, item, content, _, _, text, source, ended, seed in rows:
+            _check_types(item, content, text, source, seed)
+            items[key] = item, content
+            completion = Completion(text=text, source=source, ended=ended, seed=seed)
+            members.setdefault(key, []).append(completion)
     return {
         key: Comparison(prompt=Prompt(content=content), completions=tuple(members[key]), item=item)
         for key, (item, content) in items.items()
     }
+
+
+def _check_types(item: Any, content: Any, text: Any, source: Any, seed: Any) -> None:
+    """Raise TypeError for what a damaged SQLite file may hold in place of what was written."""
+    parts = [item, text, "" if source is None else source]
+    parts += [content] if isinstance(content, str) else prompt_texts(content)
+    if not content or not all(isinstance(part, str) for part in parts):
+        raise TypeError(f"item {item!a}: a text that is none")
+    if not isinstance(seed, int | NoneType):
+        raise TypeError(f"item {item!a}: a seed that is no number")
 
 
 def _insert(

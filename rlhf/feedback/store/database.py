@@ -1,5 +1,6 @@
 """Connections to the store's database: SQLite by path, PostgreSQL by URL, one behaviour."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,12 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from rlhf.errors import ConfigError, DataError, RlhfError, StageError
 
 BUSY_TIMEOUT_MS = 15_000
+CONNECT_TIMEOUT_S = 10
+DAMAGE_ADVICE = "`rlhf feedback check` tells more; restore it from a backup"
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError)
+"""What reading a row raises when it holds anything but what was written."""
+
+_OF_THE_MACHINE = ("locked", "readonly", "unable to open", "disk i/o", "is full", "interrupted")
 _write_locks: dict[str, threading.RLock] = {}
 _write_locks_guard = threading.Lock()
 
@@ -44,9 +51,11 @@ class Database:
         """A transaction that sees one state of the store; within a write, that write's own."""
         joined = getattr(self._open, "connection", None)
         if joined is not None:
-            yield joined
+            with decoding():
+                yield joined
             return
-        with self._said_plainly(), self._engine.connect() as connection, connection.begin():
+        connect = self._engine.connect
+        with self._said_plainly(), connect() as connection, connection.begin(), decoding():
             yield connection
 
     @contextmanager
@@ -76,17 +85,50 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            raise as_rlhf_error(self.where, error) from error
+            raise as_rlhf_error(self.where, error, host=self.url.host) from error
+        except DamagedRowError as error:
+            raise DataError(
+                f"{self.where}: damaged store: a row cannot be read ({error}); {DAMAGE_ADVICE}"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self.where}: damaged store: text that is no UTF-8; {DAMAGE_ADVICE}"
+            ) from error
         except UnicodeEncodeError:
             what = "a text holds half a character (a lone surrogate)"
             raise DataError(f"{self.where}: {what}; write it as Unicode") from None
+        except UnicodeError as error:
+            raise ConfigError(f"{self.where}: no such host ({error}); mend the URL") from None
         except OverflowError:
             raise DataError(f"{self.where}: a number is too large to be kept") from None
+
+
+class DamagedRowError(Exception):
+    """A row of the store that cannot be what was written."""
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Turn what the making of records out of damaged rows raises into DamagedRowError."""
+    try:
+        yield
+    except UnicodeEncodeError:
+        raise  # of a text on its way in
+    except UNREADABLE as error:
+        raise DamagedRowError(reason_of(error)) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """What was wrong with a row, short and on one line."""
+    text = f"{type(error).__name__}: {' '.join(ascii(str(error))[1:-1].split())}"
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def parse_location(location: str | Path) -> URL:
     """The database URL for a SQLite path or a URL; ConfigError for one that cannot be used."""
     text = str(location)
+    if ":memory:" in text or text in ("sqlite://", "sqlite:///"):
+        raise ConfigError(f"{text}: ratings in memory would be lost; give the path of a file")
     if "://" not in text:
         return URL.create("sqlite", database=text)
     try:
@@ -102,21 +144,40 @@ def parse_location(location: str | Path) -> URL:
     )
 
 
-def as_rlhf_error(where: str, error: DBAPIError) -> RlhfError:
+def as_rlhf_error(where: str, error: DBAPIError, *, host: str | None = None) -> RlhfError:
     """A database's complaint as one line for people, with the right exit code."""
     reason = " ".join(str(error.orig).split())
-    if isinstance(error.orig, sqlite3.DatabaseError):
-        if "malformed" in reason or "not a database" in reason:
-            return DataError(f"{where}: damaged store ({reason}); restore it from a backup")
-        if "locked" in reason:
-            return StageError(f"{where}: another program keeps the store locked; try again")
-    if "out of range" in reason:
-        return DataError(f"{where}: a number is too large to be kept")
     if "append-only" in reason or "never changed" in reason:
         return DataError(f"{where}: refused: {reason}")
-    if "connect" in reason.lower():
-        return ConfigError(f"{where}: no connection ({reason}); is the server running?")
+    if isinstance(error.orig, sqlite3.DatabaseError):
+        return sqlite_error(where, reason)
+    if "out of range" in reason:
+        return DataError(f"{where}: a number is too large to be kept")
+    # an answer of the server carries a code: without one, nobody answered
+    if getattr(error.orig, "sqlstate", None) is None or "connect" in reason.lower():
+        return ConfigError(
+            f"{where}: no connection to {host or 'the local server'} ({reason}); "
+            "mend the URL, or start the server"
+        )
     return StageError(f"{where}: the store cannot be used ({reason}); check its disk and rights")
+
+
+def sqlite_error(where: str, reason: str) -> RlhfError:
+    """What a complaint of SQLite's means: the machine's troubles, or else a damaged file."""
+    if "locked" in reason:
+        return StageError(f"{where}: another program keeps the store locked; try again")
+    # a file that may be written, and yet is not, has a damaged header
+    damaged = "readonly" in reason and all(os.access(path, os.W_OK) for path in _and_folder(where))
+    if not damaged and any(words in reason.lower() for words in _OF_THE_MACHINE):
+        return StageError(
+            f"{where}: the store cannot be used ({reason}); check its disk and rights"
+        )
+    shown = reason.encode("ascii", "backslashreplace").decode()
+    return DataError(f"{where}: damaged store ({shown[:120]}); restore it from a backup")
+
+
+def _and_folder(where: str) -> tuple[Path, Path]:
+    return Path(where), Path(where).parent
 
 
 def insert_missing(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
@@ -129,7 +190,12 @@ def insert_missing(connection: Connection, table: Table, rows: list[dict[str, An
 def _make_engine(url: URL) -> Engine:
     try:
         if url.get_backend_name() != "sqlite":
-            return create_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED")
+            waiting = (
+                {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_S}
+            )
+            return create_engine(
+                url, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args=waiting
+            )
         engine = create_engine(
             url, pool_size=16, max_overflow=48, connect_args={"check_same_thread": False}
         )
@@ -145,7 +211,6 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves: see _begin_sqlite
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-    cursor.execute("PRAGMA journal_mode=WAL")
     # In WAL mode `normal` loses nothing when the process dies; after a power cut the last
     # transactions may be missing, and the store is whole all the same.
     cursor.execute("PRAGMA synchronous=NORMAL")
@@ -156,6 +221,8 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # A deferred transaction that turns into a write one fails at once when another has written
     write = connection.get_execution_options().get("rlhf_write", False)
+    if write:  # a reader leaves a file that is not in WAL mode (a copy, say) as it is
+        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 

@@ -1,12 +1,16 @@
 """What must hold in every store, checked from outside the code that keeps it so."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from sqlalchemy import Connection, RowMapping, func, select, text
 
 from rlhf.feedback.rules import kinds_of, problem_with
 from rlhf.feedback.store import comparisons, judgements
+from rlhf.feedback.store.campaigns import largest_overlap
+from rlhf.feedback.store.database import UNREADABLE, DamagedRowError, reason_of
+from rlhf.feedback.store.rows import record_of
 from rlhf.feedback.tables import annotators as annotator_table
 from rlhf.feedback.tables import assignments, comparison_members, prompts
 from rlhf.feedback.tables import campaigns as campaign_table
@@ -32,11 +36,28 @@ def problems(connection: Connection) -> list[str]:
     found = list(_file_problems(connection))
     if any(line.startswith("file: ") for line in found):
         return found  # what a damaged file says of its contents means nothing
-    found += [*_trigger_problems(connection), *_content_problems(connection)]
-    campaigns = connection.execute(select(campaign_table).order_by(campaign_table.c.id))
-    for campaign in campaigns.mappings().all():
-        found += _campaign_problems(connection, campaign)
-    return [*found, *_orphans(connection), *_lease_problems(connection)]
+    found += _or_unreadable("guards", lambda: _trigger_problems(connection))
+    found += _or_unreadable("prompts and completions", lambda: _content_problems(connection))
+    found += _or_unreadable("campaigns", lambda: _all_campaigns_problems(connection))
+    found += _or_unreadable("items", lambda: _orphans(connection))
+    found += _or_unreadable("assignments", lambda: _lease_problems(connection))
+    return found
+
+
+def _or_unreadable(what: str, problems_of: Callable[[], Iterable[str]]) -> Iterator[str]:
+    """Problems as they are found, and as the last one that rows could not be read at all."""
+    try:
+        yield from problems_of()
+    except (*UNREADABLE, DamagedRowError) as error:
+        reason = str(error) if isinstance(error, DamagedRowError) else reason_of(error)
+        yield f"{what}: a row cannot be read ({reason})"
+
+
+def _all_campaigns_problems(connection: Connection) -> Iterator[str]:
+    query = select(campaign_table).order_by(campaign_table.c.id)
+    for campaign in connection.execute(query).mappings().all():
+        where = f"campaign {campaign['name']!a}"
+        yield from _or_unreadable(where, partial(_campaign_problems, connection, campaign))
 
 
 def _file_problems(connection: Connection) -> Iterator[str]:
@@ -79,7 +100,11 @@ def _campaign_problems(connection: Connection, campaign: RowMapping) -> Iterator
     rows = _judgement_rows(connection, campaign["id"])
     by_id = {row["id"]: row for row in rows}
     for row in rows:
-        said = judgements.record_of(row)
+        try:
+            said = record_of(row)
+        except UNREADABLE as error:
+            yield f"{where}, judgement {row['id']!a}: cannot be read ({reason_of(error)})"
+            continue
         for problem in _judgement_problems(row, said, items, kinds, by_id):
             yield f"{where}, judgement {row['id']}: {problem}"
     for problem in _item_problems(connection, campaign, rows):
@@ -137,7 +162,7 @@ def _item_problems(
     query = select(comparison_table.c.item, comparison_table.c.num_raters)
     counted = connection.execute(query.where(comparison_table.c.campaign_id == campaign["id"]))
     for item, number in counted.all():
-        yield from _voice_problems(item, voices[item], number, campaign["overlap"])
+        yield from _voice_problems(item, voices[item], number, largest_overlap(campaign))
 
 
 def _voice_problems(

@@ -1,7 +1,7 @@
 """Judgements: written once, never changed; a later one supersedes."""
 
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, insert, select, update
@@ -9,7 +9,9 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, insert, select, up
 from rlhf.errors import DataError
 from rlhf.feedback.rules import check_judgement
 from rlhf.feedback.store import annotators, campaigns, comparisons
-from rlhf.feedback.store.standing import standing
+from rlhf.feedback.store.database import decoding
+from rlhf.feedback.store.rows import record_of
+from rlhf.feedback.store.standing import not_taken_back, standing, taken_back
 from rlhf.feedback.tables import annotators as annotator_table
 from rlhf.feedback.tables import assignments, judgements
 from rlhf.feedback.tables import campaigns as campaign_table
@@ -40,15 +42,41 @@ def read(
     campaign: str | None = None,
     annotator: str | None = None,
     current_only: bool = True,
+    limit: int | None = None,
 ) -> list[Judgement]:
-    """Judgements in the order of their arrival; `current_only` leaves superseded ones out."""
-    conditions = [standing()] if current_only else []
+    """Judgements in the order of their arrival, of those the last `limit`.
+
+    `current_only` leaves out what was superseded or taken back.
+    """
+    conditions = [standing(), not_taken_back()] if current_only else []
     if campaign is not None:
         key = campaigns.find_row(connection, campaign)["id"]
         conditions.append(comparison_table.c.campaign_id == key)
     if annotator is not None:
-        conditions.append(annotator_table.c.name == annotator)
-    return [record_of(row) for row in _rows(connection, *conditions)]
+        conditions.append(_by(connection, annotator))
+    return [record_of(row) for row in _rows(connection, *conditions, limit=limit)]
+
+
+def find(connection: Connection, judgement_id: str, annotator: str) -> Judgement | None:
+    """The judgement of that id, superseded or not, where it is this annotator's."""
+    row = _first(connection, judgements.c.id == judgement_id, _by(connection, annotator))
+    return None if row is None else record_of(row)
+
+
+def undone(connection: Connection, campaign: str, annotator: str) -> list[Judgement]:
+    """The rows by which an annotator took judgements back that they have not given anew."""
+    key = campaigns.find_row(connection, campaign)["id"]
+    mine = comparison_table.c.campaign_id == key, _by(connection, annotator)
+    return [record_of(row) for row in _rows(connection, *mine, taken_back(), standing())]
+
+
+def num_raters(connection: Connection, campaign: str, item: str) -> int:
+    """How many annotators have judged an item, by what stands; skips do not count."""
+    key = campaigns.find_row(connection, campaign)["id"]
+    query = select(comparison_table.c.num_raters).where(
+        comparison_table.c.campaign_id == key, comparison_table.c.item == item
+    )
+    return connection.execute(query).scalar() or 0
 
 
 def given(connection: Connection, campaign: str) -> dict[str, dict[str, Any]]:
@@ -76,7 +104,8 @@ def stored_retry(
             "use a new key for a new judgement",
             judgement.id,
         )
-    return record_of(row)
+    with decoding():
+        return record_of(row)
 
 
 def revise(connection: Connection, judgement: Judgement, idempotency_key: str) -> Judgement:
@@ -170,32 +199,6 @@ def recount(connection: Connection, comparison_id: int) -> None:
     number = len(connection.execute(query).all())
     row = comparison_table.c.id == comparison_id
     connection.execute(update(comparison_table).where(row).values(num_raters=number))
-
-
-def record_of(row: RowMapping) -> Judgement:
-    """A row of judgements (joined with its names) as the record that the rest knows."""
-    ratings = row["ratings"]
-    return Judgement(
-        id=row["id"],
-        campaign=row["campaign"],
-        item=row["item"],
-        annotator=row["annotator"],
-        simulated=row["simulated"],
-        seconds=row["seconds"],
-        created_at=row["created_at"].astimezone(UTC),
-        shown_order=tuple(row["shown_order"]),
-        verdict=row["verdict"],
-        both_bad=row["both_bad"],
-        ranking=None if row["ranking"] is None else tuple(row["ranking"]),
-        ratings=None if ratings is None else {key: tuple(ratings[key]) for key in ratings},
-        rewrite=row["rewrite"],
-        rewrite_of=row["rewrite_of"],
-        skip=row["skip"],
-        flags=None if row["flags"] is None else tuple(map(tuple, row["flags"])),
-        rationale=row["rationale"],
-        guideline_version=row["guideline_version"],
-        supersedes=row["supersedes"],
-    )
 
 
 class _ItemKeys:
@@ -330,11 +333,20 @@ def _kinds(campaign: RowMapping) -> list[str]:
     return list(campaign["settings"].get("kinds", [campaign["task"]]))
 
 
-def _first(connection: Connection, condition: ColumnElement[bool]) -> RowMapping | None:
-    return next(iter(_rows(connection, condition)), None)
+def _by(connection: Connection, annotator: str) -> ColumnElement[bool]:
+    """The SQL condition that a row is an annotator's; by their key, which has an index."""
+    query = select(annotator_table.c.id).where(annotator_table.c.name == annotator)
+    return judgements.c.annotator_id == (connection.execute(query).scalar() or 0)
 
 
-def _rows(connection: Connection, *conditions: ColumnElement[bool]) -> Iterable[RowMapping]:
+def _first(connection: Connection, *conditions: ColumnElement[bool]) -> RowMapping | None:
+    return next(iter(_rows(connection, *conditions)), None)
+
+
+def _rows(
+    connection: Connection, *conditions: ColumnElement[bool], limit: int | None = None
+) -> Sequence[RowMapping]:
+    """Rows with their names in the order of arrival; with `limit` the last so many."""
     query = (
         select(
             judgements,
@@ -344,6 +356,9 @@ def _rows(connection: Connection, *conditions: ColumnElement[bool]) -> Iterable[
         )
         .select_from(judgements.join(comparison_table).join(campaign_table).join(annotator_table))
         .where(*conditions)
-        .order_by(judgements.c.seq)
+        .order_by(judgements.c.seq if limit is None else judgements.c.seq.desc())
+        .limit(limit)
     )
-    return connection.execute(query).mappings().all()
+    with decoding():
+        rows = connection.execute(query).mappings().all()
+    return rows if limit is None else rows[::-1]

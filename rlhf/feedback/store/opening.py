@@ -11,7 +11,13 @@ from sqlalchemy.engine import URL
 
 from rlhf.errors import ConfigError, DataError, StageError
 from rlhf.feedback.migrations import HEAD, REVISIONS, upgrade
-from rlhf.feedback.store.database import Database, parse_location
+from rlhf.feedback.store.database import (
+    DamagedRowError,
+    Database,
+    decoding,
+    parse_location,
+    sqlite_error,
+)
 from rlhf.manifest import make_folder
 
 _MAGIC = b"SQLite format 3\0"
@@ -118,12 +124,15 @@ def _check_length(path: Path, head: bytes) -> None:
 
 def _check_contents(path: Path) -> None:
     """Look into the file without writing to it: opening it for use would switch it to WAL."""
-    with _damage_named(path), closing(_read_only(path)) as connection:
+    with _damage_named(path), closing(_read_only(path)) as connection, decoding():
         tables = {
             name
             for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         }
         if not tables:
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            if pages > 1:
+                raise DataError(f"{path}: damaged store: its tables are gone; {_ADVICE}")
             return  # an upgrade that was interrupted before it had begun
         if not {"alembic_version", "campaigns", "judgements"} <= tables:
             raise DataError(f"{path}: a database of another program; choose another --store")
@@ -141,7 +150,7 @@ def _read_only(path: Path) -> sqlite3.Connection:
 def _damage_named(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.OperationalError as error:
-        raise StageError(f"{path}: cannot be opened ({error}); check its rights and disk") from None
     except sqlite3.DatabaseError as error:
+        raise sqlite_error(str(path), " ".join(str(error).split())) from None
+    except DamagedRowError as error:
         raise DataError(f"{path}: damaged store ({error}); {_ADVICE}") from None

@@ -36,7 +36,8 @@ class Assignment:
     """A lease on one item for one annotator, and how the item is shown to them.
 
     `shown_order` holds indices into `comparison.completions`, first shown first. `num_done` and
-    `num_left` count this annotator's items in the campaign, the leased one among those left.
+    `num_left` count this annotator's items in the campaign, the leased one among those left;
+    both are 0 where they were not asked for.
     """
 
     id: str
@@ -52,12 +53,34 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a campaign has come. Skips and superseded judgements are no `num_judgements`."""
+    """How far a campaign has come. Skips and superseded judgements are no `num_judgements`.
+
+    `num_filled` of the `num_wanted` places are taken: an item's raters beyond the overlap fill
+    none. What was taken back counts nowhere.
+    """
 
     num_items: int
     num_complete: int
     num_judgements: int
     num_wanted: int
+    num_filled: int
     num_skipped: int
     num_annotators: int
     num_simulated: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnProgress:
+    """How far one rater has come in a campaign, by the judgements of theirs that stand.
+
+    `num_left` items still want somebody and were never before them.
+    """
+
+    num_judged: int
+    num_skipped: int
+    num_taken_back: int
+    num_left: int
+
+    @property
+    def num_done(self) -> int:
+        return self.num_judged + self.num_skipped
