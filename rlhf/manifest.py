@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,12 @@ class Manifest:
 
 
 @contextmanager
-def recorded_stage(stage: str, folder: Path, config: Mapping[str, Any]) -> Iterator[Manifest]:
+def recorded_stage(
+    stage: str, folder: Path, config: Mapping[str, Any], *, began: float | None = None
+) -> Iterator[Manifest]:
     """Run a stage's body, then write its manifest with time, memory and versions.
+
+    `began` is the `time.monotonic()` of a stage that was at work before the body.
 
     When the body raises, no manifest is written. A body that has checked its inputs and is
     about to replace what an earlier run left calls `invalidate` first.
@@ -71,10 +75,11 @@ def recorded_stage(stage: str, folder: Path, config: Mapping[str, Any]) -> Itera
     make_folder(folder)
     manifest = Manifest(stage=stage, config=jsonable(dict(config)))
     manifest.seed = manifest.config.get("seed")
-    manifest.started = datetime.now(UTC).isoformat(timespec="seconds")
-    begun = time.monotonic()
+    began = time.monotonic() if began is None else began
+    started = datetime.now(UTC) - timedelta(seconds=time.monotonic() - began)
+    manifest.started = started.isoformat(timespec="seconds")
     yield manifest
-    manifest.seconds = round(time.monotonic() - begun, 1)
+    manifest.seconds = round(time.monotonic() - began, 1)
     manifest.peak_rss_gb = peak_rss_gb()
     manifest.code_version = code_version()
     manifest.libraries = library_versions()

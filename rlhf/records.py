@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypedDict
@@ -20,6 +20,19 @@ PromptContent = str | list[Message]
 
 STAGES = ("sft", "sample", "ratings", "reward", "dpo", "evaluate")
 """The loop in its order. The report follows whatever has run."""
+
+READS: Mapping[str, tuple[str, ...]] = {
+    "sft": (),
+    "sample": ("sft",),
+    "ratings": ("sample",),
+    "reward": ("sft", "ratings"),
+    "dpo": ("sft", "ratings"),
+    "evaluate": ("sft", "reward", "dpo"),
+}
+"""Which earlier stages' outputs a stage rests on."""
+
+FEW_PROMPTS = 30
+"""Below so many prompts an interval over them is itself rough, and a reader is told."""
 
 TaskType = Literal["pairwise", "ratings", "ranking", "rewrite", "flags"]
 

@@ -6,23 +6,38 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlhf.cli import main, verb_module
+from rlhf.cli import VERBS, main, verb_module
 from rlhf.config import parse_config
 from rlhf.errors import ConfigError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 STAGES = ("sft", "reward", "dpo")
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
+NOT_ALONE = {"ratings"}  # configured in a pipeline: a rating campaign has no size of machine
 STAGE_FILES = [path for path in FILES if path.stem in STAGES]
 
 
 def test_there_are_configs_for_each_stage_at_two_sizes():
-    wanted = {f"{folder}{stage}.yaml" for folder in ("", "gpu/") for stage in STAGES}
-    assert wanted <= {str(path) for path in STAGE_FILES}
+    configurable = {verb for verb in VERBS if hasattr(verb_module(verb), "parse")} - NOT_ALONE
+    assert {*STAGES, "sample", "evaluate"} <= configurable
+    for folder in ("", "gpu/"):
+        for verb in configurable:
+            assert Path(f"{folder}{verb}.yaml") in FILES, f"no configs/{folder}{verb}.yaml"
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_every_config_is_parsed_by_what_reads_it(path: Path, tmp_path: Path):
+    read(path, tmp_path)
+
+
+def test_a_config_that_nothing_reads_is_an_error(tmp_path: Path):
+    for name in ("nobody.yaml", "quickstart/sft.yaml", "cpu/sft.yaml"):
+        with pytest.raises(AssertionError, match="nothing reads it"):
+            read(Path(name), tmp_path)
+
+
+def read(path: Path, tmp_path: Path) -> None:
+    """Put a file through the code of the command that it is for."""
     if path.parts[0] == "accelerate":
         from rlhf.training.launching import accelerate_config_path
 
@@ -37,6 +52,8 @@ def test_every_config_is_parsed_by_what_reads_it(path: Path, tmp_path: Path):
             config.write_text(yaml.safe_dump(stage.config))
             assert verb_module(stage.name).parse(["--config", str(config)]) is not None
     else:
+        assert str(path.parent) in (".", "gpu"), f"{path}: nothing reads it"
+        assert path.stem in VERBS, f"{path}: nothing reads it"
         assert verb_module(path.stem).parse(["--config", str(CONFIGS / path)]) is not None
 
 

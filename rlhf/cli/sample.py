@@ -65,10 +65,11 @@ def main(argv: Sequence[str]) -> None:
         where = Path(config.output)
         metrics = sample_to_file(*names, where, settings, **_load_options(config))
     low, high = metrics["ended_rate_ci"]
+    interval = f" [{low:.0%}, {high:.0%}]" if low == low else ""  # NaN: of one prompt there is none
     print(
         f"{where}: {metrics['num_completions']} completions of {metrics['num_prompts']} prompts, "
-        f"{metrics['mean_tokens']:.1f} tokens on average, {metrics['ended_rate']:.0%} "
-        f"[{low:.0%}, {high:.0%}] ended by themselves, {metrics['tokens_per_second']:.0f} tokens/s",
+        f"{metrics['mean_tokens']:.1f} tokens on average, {metrics['ended_rate']:.0%}"
+        f"{interval} ended by themselves, {metrics['tokens_per_second']:.0f} tokens/s",
         file=sys.stderr,
     )
 

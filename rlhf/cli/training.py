@@ -19,7 +19,7 @@ def run_stage(verb: str, argv: Sequence[str], example: str, recipe: Callable[[],
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from rlhf.training.arguments import parse_settings
     from rlhf.training.launching import is_launched, is_main_process, launch
-    from rlhf.training.quiet import go_offline_where_needed
+    from rlhf.training.trackers import go_offline_where_needed
 
     settings = parse_settings(verb, list(argv), example=example)
     if settings.stage.accelerate_config and not is_launched():

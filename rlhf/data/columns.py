@@ -6,12 +6,11 @@ nothing is left for TRL to lose.
 
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
-from typing import Any, TypeVar
-
-from tqdm import tqdm
+from typing import Any
 
 from rlhf.data.formats import Demo, Pair
 from rlhf.data.losses import DataLosses
+from rlhf.data.progress import with_progress
 from rlhf.data.tokenization import Renderer
 from rlhf.errors import DataError
 
@@ -19,8 +18,6 @@ IGNORED = -100
 """The label of a token that no loss is taken on."""
 
 Columns = list[dict[str, Any]]
-_Item = TypeVar("_Item")
-_BAR_AFTER_S = 5
 
 
 def dpo_columns(
@@ -33,7 +30,7 @@ def dpo_columns(
     """
     kept: list[Pair] = []
     rows: Columns = []
-    for pair in _with_progress(pairs):
+    for pair in with_progress("tokenising", pairs):
         prompt, chosen, rejected = pair_ids(pair, renderer)
         room = None if max_length is None else max_length - len(prompt)
         if not prompt:
@@ -68,7 +65,7 @@ def reward_columns(
     """
     kept: list[Pair] = []
     rows: Columns = []
-    for pair in _with_progress(pairs):
+    for pair in with_progress("tokenising", pairs):
         chosen, rejected = transcripts(pair, renderer)
         if max_length is not None and max(len(chosen), len(rejected)) > max_length:
             losses.drop(f"over --max_length {max_length}", pair.place)
@@ -97,7 +94,7 @@ def sft_columns(
     """
     kept: list[Demo] = []
     rows: Columns = []
-    for demo in _with_progress(demos):
+    for demo in with_progress("tokenising", demos):
         ids, mask = demo_ids(demo, renderer)
         if max_length is not None and not any(mask[:max_length]):
             losses.drop(f"prompt fills --max_length {max_length}", demo.place)
@@ -162,9 +159,3 @@ def _same_tokens(
     if room is not None and chosen != rejected:
         return f"identical once cut to --max_length {max_length}"
     return "identical tokens in chosen and rejected"
-
-
-def _with_progress(items: Iterable[_Item]) -> Iterable[_Item]:
-    """The same items, with a bar and the remaining time once it takes long."""
-    bar: Iterable[_Item] = tqdm(items, desc="tokenising", delay=_BAR_AFTER_S, leave=False)
-    return bar

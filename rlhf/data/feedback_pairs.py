@@ -1,35 +1,85 @@
-"""Preference rows out of a feedback store: the raters' verdicts, summed up per comparison."""
+"""Preference rows out of judgements: the raters' verdicts, summed up per comparison.
 
-from collections.abc import Sequence
+The judgements lie in a feedback store, or in files of the interchange format; either way the
+same judgements give the same rows in the same order.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rlhf.data.losses import DataLosses
 from rlhf.errors import DataError
 from rlhf.feedback.aggregation import AggregationReport, aggregate
 from rlhf.feedback.agreement import noise_ceiling_estimate, signs_by_pair
+from rlhf.feedback.imports import import_file
 from rlhf.feedback.store import Store
-from rlhf.records import Judgement, LabelledPair, content_hash
+from rlhf.records import Comparison, Judgement, LabelledPair, content_hash
 
 Row = dict[str, Any]
+Labelled = tuple[list[Row], dict[str, Any], DataLosses]
+
+_JUDGEMENT_KEYS = {"prompt", "completions", "annotator", "shown_order"}
 
 
-def feedback_rows(location: str, campaign: str) -> tuple[list[Row], dict[str, Any], DataLosses]:
+def feedback_rows(location: str, campaign: str) -> Labelled:
     """Rows in TRL's preference format, where they came from, and what was left out.
 
-    Each row also carries `p_chosen`, `margin`, `item`, `judgement_ids` and `simulated`.
-    ConfigError when store or campaign is unknown, DataError when no pair can be labelled.
+    Each row also carries `p_chosen`, `margin`, `item`, `judgement_ids` and `simulated`; rows
+    are in the order of their items' names. ConfigError when store or campaign is unknown,
+    DataError when no pair can be labelled.
     """
     with Store.open(location) as store:
         comparisons, judgements = store.comparisons(campaign), store.judgements(campaign)
+    origin = {"kind": "feedback", "store": location, "campaign": campaign}
+    return _labelled(f"feedback:{location}#{campaign}", comparisons, judgements, origin)
+
+
+def is_judgement(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a judgement in the interchange format."""
+    return row.keys() >= _JUDGEMENT_KEYS
+
+
+def judgement_rows(paths: Sequence[Path], campaigns: set[str], name: str) -> Labelled:
+    """The same out of judgement files that hold the one campaign in `campaigns`.
+
+    They pass through a store of their own, so that they are checked, and superseded and
+    repeated ones counted, as an import would. DataError when a row breaks the format, when the
+    files hold several campaigns, or when no pair can be labelled.
+    """
+    if len(campaigns) > 1:
+        raise DataError(
+            f"{name}: judgements of several campaigns ({', '.join(sorted(campaigns))}); give a "
+            "file for each, or import it and give feedback:STORE#CAMPAIGN"
+        )
+    campaign = next(iter(campaigns), None) or Path(name).name.partition(".")[0]
+    with tempfile.TemporaryDirectory(prefix="rlhf-judgements-") as folder:
+        location = Path(folder) / "feedback.db"
+        with Store.open(location, create=True) as store:
+            for path in paths:
+                import_file(store, path, campaign=campaign)
+            comparisons, judgements = store.comparisons(campaign), store.judgements(campaign)
+    return _labelled(name, comparisons, judgements, {"kind": "judgements", "campaign": campaign})
+
+
+def _labelled(
+    name: str,
+    comparisons: Sequence[Comparison],
+    judgements: Sequence[Judgement],
+    origin: Mapping[str, Any],
+) -> Labelled:
     pairs, report = aggregate(comparisons, judgements)
     losses = _noted(report)
     if not pairs:
         raise DataError(
-            f"feedback:{location}#{campaign}: no labelled pair among {report.num_judgements} "
-            f"judgements ({losses.summary()}); rate more"
+            f"{name}: no labelled pair among {report.num_judgements} judgements "
+            f"({losses.summary()}); rate more"
         )
-    provenance = _provenance(location, campaign, pairs, judgements)
-    return [pair_row(pair) for pair in pairs], provenance | report.as_dict(), losses
+    # A store has its items in the order they were put in, a file in the order they were judged.
+    pairs.sort(key=lambda pair: pair.item)
+    provenance = {**origin, **_labels(pairs, judgements), **report.as_dict()}
+    return [pair_row(pair) for pair in pairs], provenance, losses
 
 
 def _noted(report: AggregationReport) -> DataLosses:
@@ -45,17 +95,12 @@ def _noted(report: AggregationReport) -> DataLosses:
     return losses
 
 
-def _provenance(
-    location: str, campaign: str, pairs: Sequence[LabelledPair], judgements: Sequence[Judgement]
-) -> dict[str, Any]:
+def _labels(pairs: Sequence[LabelledPair], judgements: Sequence[Judgement]) -> dict[str, Any]:
     """Which labels these are: their number, the hash of their ids, how many raters gave them."""
     label_ids = sorted({label for pair in pairs for label in pair.judgement_ids})
     raters = {judgement.annotator: judgement.simulated for judgement in judgements}
     ceiling = noise_ceiling_estimate(signs_by_pair(judgements).values())
     return {
-        "kind": "feedback",
-        "store": location,
-        "campaign": campaign,
         "num_labels": len(label_ids),
         "label_ids_sha256": content_hash(label_ids),
         "num_annotators": len(raters),

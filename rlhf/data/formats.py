@@ -5,9 +5,10 @@ prompt-only and messages, each plain or conversational; and HH transcripts. Sour
 "Dataset formats" guide; Bai et al., arXiv 2204.05862, for the transcripts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import takewhile
+from math import inf, isfinite
 from typing import Any
 
 from rlhf.config import nearest_hint
@@ -26,17 +27,24 @@ _WANTED: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """What rows look like: `kind`, whether the prompt has its own column, text or messages."""
+    """What rows look like: `kind`, whether the prompt has its own column, text or messages.
+
+    `summed_up` when the rows are what judgements decided.
+    """
 
     kind: str
     explicit_prompt: bool
     conversational: bool
+    summed_up: bool = False
 
     def __str__(self) -> str:
+        if self.kind == "HH transcripts":
+            return self.kind
         details = ["conversational" if self.conversational else "plain text"]
         if self.kind == "preference":
             details.append("explicit prompt" if self.explicit_prompt else "implicit prompt")
-        return self.kind if self.kind == "HH transcripts" else f"{self.kind} ({', '.join(details)})"
+        origin = "judgements summed up as " if self.summed_up else ""
+        return f"{origin}{self.kind} ({', '.join(details)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +88,8 @@ def recognise(dataset: LoadedDataset, wanted: str = "pairs") -> Format:
         explicit = "prompt" in columns
         if not explicit and is_transcript(first.get("chosen")):
             return Format(kind="HH transcripts", explicit_prompt=False, conversational=True)
-        return _format("preference", first, "chosen", explicit)
+        found = _format("preference", first, "chosen", explicit)
+        return replace(found, summed_up=dataset.kind in ("judgements", "feedback"))
     if {"prompt", "completion", "label"} <= columns:
         return _format("unpaired preference", first, "completion", True)
     if {"prompt", "completion"} <= columns:
@@ -90,6 +99,17 @@ def recognise(dataset: LoadedDataset, wanted: str = "pairs") -> Format:
     if "prompt" in columns and wanted == "prompts":
         return _format("prompt-only", first, "prompt", True)
     raise _unrecognised(dataset, wanted)
+
+
+def data_line(dataset: LoadedDataset, wanted: str) -> str:
+    """One line for the log: rows, format, whether labels are simulated, and what was lost."""
+    marked = ", SIMULATED labels" if dataset.simulated else ""
+    files = dataset.provenance.get("files") or {}
+    which = f" ({', '.join(files)})" if len(files) > 1 else ""
+    return (
+        f"{dataset.name}{which}: {len(dataset.rows)} rows, {recognise(dataset, wanted)}{marked}; "
+        f"{dataset.losses.summary()}"
+    )
 
 
 def preference_pairs(dataset: LoadedDataset) -> list[Pair]:
@@ -162,8 +182,8 @@ def _unrecognised(dataset: LoadedDataset, wanted: str) -> DataError:
     columns = dataset.columns
     if {"completions", "annotator"} <= set(columns):
         return DataError(
-            f"{dataset.name}: these are judgements; rlhf feedback import them into a store and "
-            "give feedback:STORE#CAMPAIGN"
+            f"{dataset.name}: these are judgements, but not in the interchange format; give them "
+            "as .jsonl, or rlhf feedback import them and give feedback:STORE#CAMPAIGN"
         )
     missing = next(column for column in _WANTED[wanted] if column not in columns)
     hint = nearest_hint(missing, columns)
@@ -236,7 +256,7 @@ def _pair(
         chosen_ended=_flag(place, "chosen_ended", row),
         rejected_ended=_flag(place, "rejected_ended", row),
         rejected_prompt=rejected_prompt if rejected_prompt != prompt else None,
-        p_chosen=_number(place, "p_chosen", row),
+        p_chosen=_number(place, "p_chosen", row, 0, 1),
         margin=_number(place, "margin", row),
         judgement_ids=tuple(row.get("judgement_ids") or ()),
     )
@@ -338,20 +358,31 @@ def _text(place: str, column: str, row: Row) -> str:
     return value
 
 
-def _optional(kinds: tuple[type, ...], what: str) -> Callable[[str, str, Row], Any]:
-    def read(place: str, column: str, row: Row) -> Any:
-        value = row.get(column)
-        if value is not None and not (
-            isinstance(value, kinds) and (bool in kinds) == isinstance(value, bool)
-        ):
-            raise DataError(f"{place}: {column} must be {what}; mend or remove that row")
-        return value
-
-    return read
+def _flag(place: str, column: str, row: Row) -> bool | None:
+    value = row.get(column)
+    if value is not None and not isinstance(value, bool):
+        raise DataError(f"{place}: {column} must be true or false; mend or remove that row")
+    return value
 
 
-_flag = _optional((bool,), "true or false")
-_number = _optional((int, float), "a number")
+def _number(
+    place: str, column: str, row: Row, low: float = -inf, high: float = inf
+) -> float | None:
+    """The finite number in a column, between `low` and `high`; None when there is none."""
+    value = row.get(column)
+    if value is None:
+        return None
+    within = f" from {low} to {high}" if high < inf else ""
+    problem = f"{place}: {column} must be a finite number{within}; mend or remove that row"
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise DataError(problem)
+    try:
+        number = float(value)
+    except OverflowError:  # JSON knows whole numbers of any length
+        raise DataError(problem) from None
+    if not isfinite(number) or not low <= number <= high:
+        raise DataError(problem)
+    return number
 
 
 def _label(place: str, row: Row) -> bool:

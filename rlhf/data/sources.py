@@ -1,10 +1,8 @@
 """Rows from wherever `--dataset_name` points: a file, a folder, the hub or a feedback store."""
 
-import gzip
 import hashlib
-import io
 import json
-import zlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +11,17 @@ from typing import Any
 from rlhf.config import nearest_hint
 from rlhf.data.losses import DataLosses
 from rlhf.errors import ConfigError, DataError, RlhfError
+from rlhf.feedback.files import read_rows
 from rlhf.manifest import MANIFEST_NAME, file_sha256
 from rlhf.records import content_hash
 
 FILE_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 FEEDBACK_PREFIX = "feedback:"
+
+# What our own stages leave beside the rows they write, by its whole name or its end.
+_OWN_NAMES = {MANIFEST_NAME, "upstream.json", "run.json", "log.json", "summary.json"}
+_OWN_SUFFIX = ".manifest.json"
+_SPLIT_WORDS = ("train", "test", "validation", "valid", "val", "dev", "eval", "heldout")
 
 Row = dict[str, Any]
 
@@ -51,8 +55,9 @@ def load_rows(
     """The rows of a data set, with their hash and provenance.
 
     `dataset_name` is a file (.jsonl, .jsonl.gz, .json, .parquet), a folder of such files (those
-    with `split` in their name, when there are any) or of a saved data set, a hub id, or
-    `feedback:STORE#CAMPAIGN`. ConfigError when it does not exist, DataError (with file and
+    with `split` as a word of their name, or all when none names a split) or of a saved data
+    set, a hub id, or `feedback:STORE#CAMPAIGN`. A file of judgements gives the pairs that they
+    decide, as their store would. ConfigError when it does not exist, DataError (with file and
     line) when it cannot be read or holds no rows.
     """
     if dataset_name.startswith(FEEDBACK_PREFIX):
@@ -79,9 +84,45 @@ def _from_files(name: str, paths: Sequence[Path]) -> LoadedDataset:
             places.append(place)
     hashes = {path.name: file_sha256(path) for path in paths}
     sha256 = next(iter(hashes.values())) if len(hashes) == 1 else content_hash(hashes)
-    provenance = {"kind": "file", "files": hashes}
+    loaded = LoadedDataset(
+        name=name,
+        kind="file",
+        rows=rows,
+        places=places,
+        sha256=sha256,
+        provenance={"kind": "file", "files": hashes},
+    )
+    return _labelled(loaded, paths) if _are_judgements(loaded, paths) else loaded
+
+
+def _are_judgements(loaded: LoadedDataset, paths: Sequence[Path]) -> bool:
+    from rlhf.data.feedback_pairs import is_judgement
+
+    if not loaded.rows or not is_judgement(loaded.rows[0]):
+        return False
+    if any(path.name.endswith(".parquet") for path in paths):
+        return False  # judgements are exchanged as JSON; the format's recogniser says the rest
+    for place, row in zip(loaded.places, loaded.rows, strict=True):
+        if not is_judgement(row):
+            raise DataError(f"{place}: no judgement, unlike {loaded.places[0]}; keep them apart")
+    return True
+
+
+def _labelled(loaded: LoadedDataset, paths: Sequence[Path]) -> LoadedDataset:
+    """The pairs that the judgements in these files decide, in place of the judgements."""
+    from rlhf.data.feedback_pairs import judgement_rows
+
+    named = (row.get("campaign") for row in loaded.rows)
+    campaigns = {campaign for campaign in named if isinstance(campaign, str) and campaign}
+    rows, provenance, losses = judgement_rows(paths, campaigns, loaded.name)
     return LoadedDataset(
-        name=name, kind="file", rows=rows, places=places, sha256=sha256, provenance=provenance
+        name=loaded.name,
+        kind="judgements",
+        rows=rows,
+        places=[f"{loaded.name} item {row['item']}" for row in rows],
+        sha256=loaded.sha256,
+        provenance=provenance | {"files": loaded.provenance["files"]},
+        losses=losses,
     )
 
 
@@ -90,18 +131,41 @@ def _from_folder(folder: Path, split: str) -> LoadedDataset:
         from datasets import load_from_disk
 
         return _from_datasets(str(folder), load_from_disk(str(folder)), split, {"kind": "folder"})
-    paths = sorted(
-        path
-        for path in folder.iterdir()
-        if path.name.endswith(FILE_SUFFIXES)
-        and path.name != MANIFEST_NAME
-        and not path.name.startswith(".")
-    )
+    paths = sorted(path for path in folder.iterdir() if _holds_rows(path))
     if not paths:
         known = ", ".join(FILE_SUFFIXES)
-        raise DataError(f"{folder}: holds no data files ({known}); give the folder that does")
-    named = [path for path in paths if split in path.name]
-    return _from_files(str(folder), named or paths)
+        there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        raise DataError(
+            f"{folder}: holds no data files ({known}) but {there}; give the folder that does"
+        )
+    return _from_files(str(folder), _of_split(folder, paths, split))
+
+
+def _holds_rows(path: Path) -> bool:
+    return (
+        path.name.endswith(FILE_SUFFIXES)
+        and path.name not in _OWN_NAMES
+        and not path.name.endswith(_OWN_SUFFIX)
+        and not path.name.startswith(".")
+    )
+
+
+def _of_split(folder: Path, paths: list[Path], split: str) -> list[Path]:
+    """The files whose name has the split as a word; all of them when no name has any split."""
+    named = [path for path in paths if _names(path, split)]
+    if named:
+        return named
+    others = [path.name for path in paths if any(_names(path, word) for word in _SPLIT_WORDS)]
+    if others:
+        there = ", ".join(path.name for path in paths)
+        raise ConfigError(f"{folder}: no file of the split {split!r}; it has {there}")
+    return paths
+
+
+def _names(path: Path, word: str) -> bool:
+    """Whether a file's name holds `word` whole: train-00.parquet does, constraints.jsonl not."""
+    inside = rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])"
+    return re.search(inside, path.name.partition(".")[0], re.IGNORECASE) is not None
 
 
 def _from_hub(name: str, dataset_config: str | None, split: str) -> LoadedDataset:
@@ -166,8 +230,10 @@ def _read_file(path: Path) -> Iterator[tuple[str, Row]]:
         raise ConfigError(f"{path}: no such file{_nearest_file(str(path))}")
     if path.name.endswith(".parquet"):
         return _read_parquet(path)
+    if path.name.endswith(".json") and path.read_bytes().lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
+        return _json_lines(path)
     if path.name.endswith(FILE_SUFFIXES):
-        return _read_json(path)
+        return read_rows(path)
     known = ", ".join(FILE_SUFFIXES)
     raise ConfigError(f"{path}: not a data file that is known; give one of {known}")
 
@@ -185,54 +251,18 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
         yield f"{path} row {index}", row
 
 
-def _read_json(path: Path) -> Iterator[tuple[str, Row]]:
-    """JSON lines, or in a .json file also one list of objects."""
-    text = _read_text(path)
-    if path.name.endswith(".json") and text.lstrip().startswith("["):
-        yield from _read_json_list(path, text)
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            place = f"{path}:{number}"
-            yield place, _parsed_row(place, line)
-
-
-def _read_json_list(path: Path, text: str) -> Iterator[tuple[str, Row]]:
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"{path}:{error.lineno}"
-        raise DataError(f"{place}: not valid JSON ({error.msg}); mend that line") from None
-    for index, value in enumerate(values):
-        if not isinstance(value, dict):
-            raise DataError(f"{path} row {index}: not an object; each row is {{column: value}}")
-        yield f"{path} row {index}", value
-
-
-def _parsed_row(place: str, line: str) -> Row:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        problem = f"not valid JSON ({error.msg} at column {error.colno})"
-        raise DataError(f"{place}: {problem}; mend or remove that line") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{place}: not an object; each line is one {{column: value}}")
-    return value
-
-
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        if path.name.endswith(".gz"):
-            data = gzip.GzipFile(fileobj=io.BytesIO(data)).read()
-        return data.decode("utf-8-sig")
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: damaged gzip file ({error}); copy or write it anew") from None
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check permissions") from None
+def _json_lines(path: Path) -> Iterator[tuple[str, Row]]:
+    """The rows of a .json file that holds one object a line, as the hub's often do."""
+    for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}:{number}: not valid JSON ({error}); mend that line") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: not an object; each line is one {{column: value}}")
+        yield f"{path}:{number}", row
 
 
 def _rows_sha256(rows: Sequence[Row]) -> str:

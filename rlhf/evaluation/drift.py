@@ -1,12 +1,13 @@
 """How far a policy has moved: KL to the baseline, length, ending, repetition, variety."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
 from rlhf.errors import DataError
-from rlhf.evaluation.statistics import mean_estimate, standard_error, wilson
+from rlhf.evaluation.statistics import clustered_bootstrap, mean_estimate, standard_error, wilson
+from rlhf.evaluation.win_rate import share_of_wins
 from rlhf.records import Estimate
 
 
@@ -50,14 +51,25 @@ def num_words(text: str) -> int:
 
 
 def shape_of(
-    texts: Sequence[str], num_tokens: Sequence[int], ended: Sequence[bool]
+    texts: Sequence[str],
+    num_tokens: Sequence[int],
+    ended: Sequence[bool],
+    prompts: Sequence[Hashable],
 ) -> dict[str, Any]:
-    """Length, ending, repetition and variety of one policy's completions, as metrics."""
-    tokens = mean_estimate([float(count) for count in num_tokens])
-    ending = wilson(sum(ended), len(ended))
+    """Length, ending, repetition and variety of one policy's completions, as metrics.
+
+    `prompts` [N] says which prompt each completion is of: those of one are alike, and drawn
+    together for the intervals.
+    """
+    tokens = [float(count) for count in num_tokens]
+    if len(set(prompts)) == len(prompts):
+        length, ending = mean_estimate(tokens), wilson(sum(ended), len(ended))
+    else:
+        length = clustered_bootstrap(tokens, prompts)
+        ending = share_of_wins(np.asarray(ended, dtype=np.float64), clusters=prompts)
     return {
-        "mean_tokens": tokens.value,
-        "mean_tokens_ci": [tokens.low, tokens.high],
+        "mean_tokens": length.value,
+        "mean_tokens_ci": [length.low, length.high],
         "mean_words": float(np.mean([num_words(text) for text in texts])),
         "ended_rate": ending.value,
         "ended_rate_ci": [ending.low, ending.high],

@@ -5,24 +5,34 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rlhf.config import nearest_hint
+from rlhf.data.progress import progress
 from rlhf.errors import ConfigError
 from rlhf.evaluation.drift import num_words
-from rlhf.evaluation.policies import fingerprint, made_from_simulated, named_locations
-from rlhf.models.registry import resolve_model
+from rlhf.evaluation.policies import fingerprint, named_locations
+from rlhf.models.registry import made_from_simulated, resolve_model
 from rlhf.records import PromptContent
 
-Scorer = Callable[[Sequence[PromptContent], Sequence[str], Sequence[bool]], list[float]]
+Scorer = Callable[[Sequence[PromptContent], Sequence[str], Sequence[bool]], "Scores"]
 
 TRUTH = "truth"
 SHORTER = "shorter"
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A judge's scores [N], and how many transcripts it could read only in part."""
+
+    values: list[float]
+    num_cut: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
     """A name and a way to score completions: higher is better, the same for every policy.
 
-    `score` takes prompts [N], texts [N] and whether each ended by itself [N], and gives [N].
-    `fingerprint` changes when its scores might; `caveat` is what a reader should know.
+    `score` takes prompts [N], texts [N] and whether each ended by itself [N].
+    `fingerprint` changes when its scores might; `caveat` is what a reader should know;
+    `release` gives back the memory of a judge that has done its work.
     """
 
     name: str
@@ -32,6 +42,7 @@ class Judge:
     fingerprint: str
     score: Scorer
     location: str = ""
+    release: Callable[[], None] = lambda: None
 
     @property
     def label(self) -> str:
@@ -71,9 +82,9 @@ def truth_judge() -> Judge:
 
     def score(
         prompts: Sequence[PromptContent], texts: Sequence[str], ended: Sequence[bool]
-    ) -> list[float]:
+    ) -> Scores:
         rows = zip(prompts, texts, ended, strict=True)
-        return [simulated_truth(prompt, text, stopped) for prompt, text, stopped in rows]
+        return Scores([simulated_truth(prompt, text, stopped) for prompt, text, stopped in rows])
 
     return Judge(
         name=TRUTH,
@@ -90,8 +101,8 @@ def shorter_judge() -> Judge:
 
     def score(
         prompts: Sequence[PromptContent], texts: Sequence[str], ended: Sequence[bool]
-    ) -> list[float]:
-        return [float(-num_words(text)) for text in texts]
+    ) -> Scores:
+        return Scores([float(-num_words(text)) for text in texts])
 
     return Judge(
         name=SHORTER,
@@ -110,13 +121,17 @@ def reward_judge(name: str, location: str, *, batch_size: int, dtype: str) -> Ju
 
     def score(
         prompts: Sequence[PromptContent], texts: Sequence[str], ended: Sequence[bool]
-    ) -> list[float]:
+    ) -> Scores:
         from rlhf.models.scoring import RewardModel
 
         if not loaded:
             loaded.append(RewardModel.load(folder, dtype=dtype))
-        scores = loaded[0].score(prompts, texts, ended, batch_size=batch_size)
-        return [float(value) for value in scores]
+        cut_before = loaded[0].num_cut
+        with progress(f"scores by {name}", len(texts)) as advance:
+            scores = loaded[0].score(
+                prompts, texts, ended, batch_size=batch_size, on_progress=advance
+            )
+        return Scores([float(value) for value in scores], loaded[0].num_cut - cut_before)
 
     return Judge(
         name=name,
@@ -127,6 +142,7 @@ def reward_judge(name: str, location: str, *, batch_size: int, dtype: str) -> Ju
         fingerprint=f"{fingerprint(folder)}/{dtype}",
         score=score,
         location=folder,
+        release=loaded.clear,
     )
 
 

@@ -9,8 +9,7 @@ from rlhf.evaluation.judges import Judge, main_judge
 from rlhf.evaluation.statistics import mean_estimate
 from rlhf.evaluation.win_rate import shorter_wins, win_rate
 from rlhf.feedback.simulation import length_share
-
-FEW_PROMPTS = 30
+from rlhf.records import FEW_PROMPTS
 
 
 @dataclass(slots=True, kw_only=True)
@@ -18,7 +17,7 @@ class PolicyOutput:
     """One policy's completions, a row a prompt [N], and what was measured of each.
 
     `logps` and `baseline_logps` are summed over the completion's tokens (nats); `scores` are
-    by judge label.
+    by judge label, and so is `num_cut`, of how many a judge read the end only.
     """
 
     name: str
@@ -29,6 +28,7 @@ class PolicyOutput:
     simulated: bool
     baseline_logps: list[float] = field(default_factory=list)
     scores: dict[str, list[float]] = field(default_factory=dict)
+    num_cut: dict[str, int] = field(default_factory=dict)
 
     @property
     def num_words(self) -> list[int]:
@@ -88,11 +88,12 @@ def policy_metrics(
         f"kl_to_{reference.name}": kl.value,
         f"kl_to_{reference.name}_se": kl_error,
         f"kl_to_{reference.name}_ci": [kl.low, kl.high],
-        **shape_of(output.texts, output.num_tokens, output.ended),
+        **shape_of(output.texts, output.num_tokens, output.ended, settings["clusters"]),
         "trained_on_simulated": output.simulated,
         "scores": {
             judge.label: mean_estimate(output.scores[judge.label]).as_dict() for judge in judges
         },
+        "num_cut": {label: count for label, count in output.num_cut.items() if count},
     }
     for judge in judges:
         if judge.kind == "truth":

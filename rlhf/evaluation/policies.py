@@ -1,6 +1,5 @@
 """The policies that are compared, with one base model in memory at a time."""
 
-import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,9 @@ from typing import Any
 
 from rlhf.config import nearest_hint
 from rlhf.errors import ConfigError, DataError
-from rlhf.manifest import MANIFEST_NAME, Manifest
 from rlhf.models.adapters import adapter_chain, attach_adapter, read_adapter_config
-from rlhf.models.loading import load_policy, load_tokenizer
-from rlhf.models.registry import resolve_model, weights_sha256
+from rlhf.models.loading import free_memory, load_policy, load_tokenizer
+from rlhf.models.registry import made_from_simulated, resolve_model, weights_sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,11 +103,9 @@ class PolicyPool:
 
     def release(self) -> None:
         """Free the memory: what comes next is another model."""
-        held = self._bare is not None or self._dressed is not None
         self._bare = self._dressed = None
         self._base = self._active = ""
-        if held:
-            gc.collect()
+        free_memory()
 
     def _undress(self) -> None:
         if self._dressed is not None and self._bare is not None:
@@ -128,13 +124,6 @@ def fingerprint(location: str | Path) -> str:
     base, adapters = adapter_chain(str(location))
     parts = [base if not Path(base).is_dir() else weights_sha256(Path(base))]
     return "+".join([*parts, *(weights_sha256(adapter) for adapter in adapters)])
-
-
-def made_from_simulated(location: str | Path) -> bool:
-    """Whether the stage that wrote this folder says that its raters were simulated."""
-    if not (Path(location) / MANIFEST_NAME).is_file():
-        return False
-    return Manifest.read(Path(location)).simulated
 
 
 def _policy(name: str, location: str) -> Policy:

@@ -2,32 +2,30 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from rlhf.data.formats import prompts_of
+from rlhf.data.formats import data_line, prompts_of, recognise
+from rlhf.data.progress import progress
 from rlhf.data.sources import LoadedDataset, load_rows
 from rlhf.data.tokenization import Renderer
 from rlhf.errors import ConfigError, DataError
 from rlhf.evaluation.cache import JsonCache
-from rlhf.evaluation.judges import Judge, find_judges
+from rlhf.evaluation.judges import Judge, Scores, find_judges
 from rlhf.evaluation.metrics import PolicyOutput, evaluation_metrics
 from rlhf.evaluation.policies import Policy, PolicyPool, find_policies, shared_tokenizer
 from rlhf.evaluation.win_rate import DEFAULT_TIE_TOLERANCE
 from rlhf.manifest import Manifest, invalidate, recorded_stage, write_text
 from rlhf.models.generation import generate
+from rlhf.models.loading import free_memory
 from rlhf.models.scoring import sequence_logps
 from rlhf.records import PromptContent, content_hash
 
 ROWS_NAME = "completions.jsonl"
 CACHE_NAME = "cache"
 _MIN_PROMPTS = 2
-_SHORT_RUN = 16  # rows; fewer are done before a progress bar could tell anything
 
 
 @dataclass(kw_only=True)
@@ -87,6 +85,7 @@ def evaluate(config: EvaluateConfig) -> Manifest:
     with recorded_stage("evaluate", folder, asdict(config)) as manifest:
         dataset = load_rows(config.dataset_name)
         prompts = held_out_prompts(dataset)
+        print(data_line(dataset, "prompts"), file=sys.stderr)
         policies = find_policies(config.policies, config.baseline)
         judges = find_judges(config.judges, batch_size=config.batch_size, dtype=config.dtype)
         study = Study(config, prompts, policies, judges)
@@ -144,7 +143,10 @@ class Study:
         for judge in self.judges:
             for policy in self.policies:
                 scores = self._scores(judge, policy, outputs[policy.name])
-                outputs[policy.name].scores[judge.label] = scores
+                outputs[policy.name].scores[judge.label] = scores.values
+                outputs[policy.name].num_cut[judge.label] = scores.num_cut
+            judge.release()
+            free_memory()
         return outputs
 
     def metrics(self, outputs: Mapping[str, PolicyOutput]) -> dict[str, Any]:
@@ -188,6 +190,7 @@ class Study:
             seed=self.config.seed,
             batch_size=self.config.batch_size,
         )
+        free_memory()  # the cache's: the log-probabilities need other shapes
         completions = [row[0] for row in generated]
         token_ids = [completion.token_ids for completion in completions]
         return {
@@ -223,16 +226,24 @@ class Study:
                 batch_size=min(self.config.batch_size, 8),  # bounds the logits' memory
                 on_progress=advance,
             )
+        free_memory()
         return [float(value) for value in logps]
 
-    def _scores(self, judge: Judge, policy: Policy, output: PolicyOutput) -> list[float]:
-        def score() -> list[float]:
+    def _scores(self, judge: Judge, policy: Policy, output: PolicyOutput) -> Scores:
+        def score() -> Scores:
             return judge.score(self.prompts, output.texts, output.ended)
 
         if judge.kind != "reward":
             return score()  # cheaper than a look into the cache, and never out of date
         key = {**self._key(policy), "judge": judge.fingerprint}
-        return list(self.cache.fetch("scores", key, score))
+        scores = Scores(**self.cache.fetch("judged", key, lambda: asdict(score())))
+        if scores.num_cut:
+            print(
+                f"{judge.name} read {scores.num_cut} of {policy.name}'s {len(scores.values)} "
+                "transcripts without their beginning: they are longer than its context",
+                file=sys.stderr,
+            )
+        return scores
 
 
 def describe(
@@ -255,7 +266,7 @@ def describe(
                 "sha256": judge.fingerprint,
             }
     manifest.provenance = {
-        "prompts": dataset.provenance,
+        "prompts": dataset.provenance | {"format": str(recognise(dataset, "prompts"))},
         "prompts_lost": dataset.losses.as_dict(),
         "bases": {policy.name: policy.base for policy in policies},
     }
@@ -281,15 +292,3 @@ def _completion(output: PolicyOutput, index: int) -> dict[str, Any]:
         "baseline_logp": output.baseline_logps[index],
         "scores": {judge: scores[index] for judge, scores in output.scores.items()},
     }
-
-
-@contextmanager
-def progress(task: str, total: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the remaining time, and the callback (done, total) that moves it."""
-    bar = tqdm(total=total, desc=task, file=sys.stderr, disable=total <= _SHORT_RUN)
-    with bar:
-
-        def advance(done: int, _: int) -> None:
-            bar.update(done - bar.n)
-
-        yield advance

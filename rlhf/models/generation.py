@@ -1,17 +1,14 @@
 """Sampling completions: batched, repeatable for a seed, and honest about what was cut."""
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
-
+from rlhf.data.progress import progress
 from rlhf.data.tokenization import Renderer
 from rlhf.errors import ConfigError, DataError
+from rlhf.models.loading import compact_head
 from rlhf.records import PromptContent
-
-_SHORT_RUN = 4  # sequences; fewer are done before a progress bar could tell anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +51,17 @@ def generate(
     _check_lengths(prompt_ids, model, max_new_tokens)
     sampler = _Sampler(model, tokenizer, renderer, max_new_tokens, temperature)
     results: list[list[Generated]] = [[] for _ in prompts]
-    total = len(prompts) * num_completions
-    with _progress_bar(total) as bar:
+    total, done = len(prompts) * num_completions, 0
+    with progress("sampling", total, "completion") as advance:
         for seed_of_batch, rows, copies in _batches(prompt_ids, batch_size, num_completions, seed):
             ids = [prompt_ids[row] for row in rows]
             generated = sampler.sample(ids, copies, seed_of_batch)
             for index, completion in enumerate(generated):
                 results[rows[index // copies]].append(completion)
-            bar.update(len(generated))
+            done += len(generated)
+            advance(done, total)
             if on_progress is not None:
-                on_progress(int(bar.n), total)
+                on_progress(done, total)
     return results
 
 
@@ -107,7 +105,7 @@ class _Sampler:
         loaded_config, self.model.generation_config = self.model.generation_config, self.config
         self.model.eval()  # dropout would make it another policy
         try:
-            with torch.random.fork_rng(devices), torch.inference_mode():
+            with torch.random.fork_rng(devices), torch.inference_mode(), compact_head(self.model):
                 torch.manual_seed(seed)
                 output = self._run(input_ids, mask, copies)  # [B * copies, P + T]
         finally:
@@ -239,13 +237,3 @@ def context_length(model: Any) -> int | None:
     """How many tokens the model can attend to, or None when its config does not say."""
     length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return int(length) if length else None
-
-
-def _progress_bar(total: int) -> Any:
-    return tqdm(
-        total=total,
-        desc="sampling",
-        unit="completion",
-        file=sys.stderr,
-        disable=total <= _SHORT_RUN,
-    )

@@ -35,6 +35,23 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def free_memory() -> None:
+    """Give back what models and caches no longer hold.
+
+    A cache that grows token by token leaves glibc's heap full of holes, which it would keep:
+    the next model then comes on top of them.
+    """
+    import ctypes
+    import gc
+    import sys
+
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(0)
+
+
 def load_tokenizer(name: str | Path, *, revision: str | None = None) -> Any:
     """The tokenizer of a model, always with a pad token of its own, never eos.
 
@@ -129,6 +146,24 @@ def reward_head(model: Any) -> Any:
     if not hasattr(inner, HEAD_NAME):
         raise DataError(f"{type(inner).__name__} has no head called {HEAD_NAME!r}; it cannot score")
     return getattr(inner, HEAD_NAME)
+
+
+@contextmanager
+def compact_head(model: Any) -> Iterator[None]:
+    """Within, the output head gets its hidden states in one piece.
+
+    Where weights are frozen (under LoRA), torch multiplies a slice [B, T, H] of the hidden
+    states by B copies of the head: gigabytes, and many times the work.
+    """
+
+    def in_one_piece(head: Any, hidden: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (hidden[0].contiguous(), *hidden[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(in_one_piece)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def prepare_for_tokenizer(model: Any, tokenizer: Any) -> None:

@@ -4,11 +4,14 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from rlhf.config import nearest_hint
 from rlhf.errors import ConfigError
-from rlhf.manifest import file_sha256
+from rlhf.manifest import MANIFEST_NAME, Manifest, file_sha256
+from rlhf.records import content_hash
 
 ORIGIN_NAME = "ORIGIN.json"
 ADAPTER_CONFIG_NAME = "adapter_config.json"
@@ -175,9 +178,49 @@ def model_source(name: str | Path, *, revision: str | None = None) -> str:
     return f"{folder.resolve().name}@{weights_sha256(folder)[:12]}"
 
 
+def model_identity(name: str | Path, revision: str | None = None) -> dict[str, Any]:
+    """A model as an entry of a manifest's `inputs`: path, sha256 of its weights, origin.
+
+    Also whether simulated labels are behind it. A hub id has no weights here; its sha256 is
+    that of the id and revision.
+    """
+    location = resolve_model(name)
+    folder = Path(location)
+    identity: dict[str, Any] = {"path": str(name), "simulated": made_from_simulated(folder)}
+    if not folder.is_dir():
+        return identity | {"sha256": content_hash([location, revision]), "revision": revision}
+    identity |= {"sha256": weights_sha256(folder), "files": weight_hashes(folder)}
+    if is_pulled(folder):
+        identity["origin"] = (folder / ORIGIN_NAME).read_text("utf-8")
+    return identity
+
+
+def made_from_simulated(location: str | Path) -> bool:
+    """Whether the stage that wrote this folder says that its raters were simulated."""
+    if not (Path(location) / MANIFEST_NAME).is_file():
+        return False
+    return Manifest.read(Path(location)).simulated
+
+
 def weights_sha256(folder: Path) -> str:
     """The sha256 (hex) over the hashes of a folder's weight files, in the order of their names."""
     from hashlib import sha256
 
+    return sha256("".join(weight_hashes(folder).values()).encode()).hexdigest()
+
+
+def weight_hashes(folder: Path) -> dict[str, str]:
+    """The sha256 (hex) of each of a folder's weight files, by name."""
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
-    return sha256("".join(file_sha256(file) for file in files).encode()).hexdigest()
+    return {file.name: _sha256_at(file.resolve(), *_version(file)) for file in files}
+
+
+def _version(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@cache
+def _sha256_at(file: Path, num_bytes: int, changed_ns: int) -> str:
+    """A file's sha256; half a gigabyte is read once, however often its hash is asked for."""
+    return file_sha256(file)

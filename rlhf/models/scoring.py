@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rlhf.data.tokenization import Renderer
 from rlhf.models.generation import context_length, left_padded
-from rlhf.models.loading import load_reward_model, load_tokenizer, reward_head
+from rlhf.models.loading import compact_head, load_reward_model, load_tokenizer, reward_head
 from rlhf.records import PromptContent
 
 
@@ -132,13 +132,14 @@ def _logps_of_batch(model: Any, rows: list[list[int]], lengths: list[int]) -> Te
         return torch.zeros(len(rows))
     ids, mask = left_padded(rows, 0, model.device)  # [B, L]
     positions = (mask.cumsum(1) - 1).clamp(min=0)  # [B, L]
-    logits = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        use_cache=False,
-        logits_to_keep=num_kept + 1,
-    ).logits[:, :-1]  # [B, num_kept, V], each row predicting the token after it
+    with compact_head(model):
+        logits = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=False,
+            logits_to_keep=num_kept + 1,
+        ).logits[:, :-1]  # [B, num_kept, V], each row predicting the token after it
     sums = torch.zeros(len(rows))
     for index, length in enumerate(lengths):
         if length:

@@ -1,7 +1,7 @@
 """The only place that touches private names of TRL and of transformers' Trainer.
 
-Pinned to trl 1.16 and transformers 5.23; tests/training/test_dpo.py and test_resume.py
-hold what is used here to what those versions do.
+Pinned to trl 1.16 and transformers 5.23; tests/models/test_trl_compat.py and
+tests/training/test_resume.py hold what is used here to what those versions do.
 """
 
 from collections.abc import Iterator

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf.report.reading import READS, Run
+from rlhf.records import FEW_PROMPTS, READS
+from rlhf.report.reading import Run
 
-FEW_PROMPTS = 30
 _SHARE_ENDED = 0.75
 _LENGTH_DRIFT = 1.5
 _ACRONYMS = {"sft", "dpo", "ppo", "kto"}

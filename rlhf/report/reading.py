@@ -7,16 +7,7 @@ from typing import Any
 
 from rlhf.errors import ConfigError, DataError
 from rlhf.manifest import MANIFEST_NAME, Manifest
-
-STAGES = ("sft", "sample", "ratings", "reward", "dpo", "evaluate")
-READS = {
-    "sample": ("sft",),
-    "ratings": ("sample",),
-    "reward": ("sft", "ratings"),
-    "dpo": ("sft", "ratings"),
-    "evaluate": ("sft", "reward", "dpo"),
-}
-"""Which earlier stages' outputs a stage rests on."""
+from rlhf.records import STAGES
 
 LOGGED_STAGES = ("sft", "reward", "dpo", "ppo")
 

@@ -8,6 +8,7 @@ from rlhf.config import parse_config
 from rlhf.errors import ConfigError
 from rlhf.manifest import jsonable
 from rlhf.training.quiet import silence_known_noise
+from rlhf.training.trackers import require_trackers
 
 _CONFIG_CLASSES = {"sft": "SFTConfig", "reward": "RewardConfig", "dpo": "DPOConfig"}
 
@@ -103,6 +104,7 @@ def parse_settings(verb: str, argv: list[str], *, example: str) -> Settings:
     ):
         if not value:
             raise ConfigError(f"--{key} is needed; for example: {example}")
+    require_trackers(training.report_to)
     if not 0 <= stage.eval_fraction < 1:
         raise ConfigError(f"--eval_fraction {stage.eval_fraction}: must be at least 0 and below 1")
     return Settings(verb, stage, training, model)

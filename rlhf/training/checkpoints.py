@@ -15,23 +15,18 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rlhf.config import decides_result
 from rlhf.errors import ConfigError
 from rlhf.manifest import MANIFEST_NAME, make_folder, write_json
+from rlhf.training.saving import WEIGHT_PATTERNS
 
 MARKER_NAME = "complete.json"
 RUN_NAME = "run.json"
 _STEP = re.compile(r"checkpoint-(\d+)$")
 _MAX_SHOWN = 4
 
-# What may differ between the runs that share checkpoints: where, how often and to whom things
-# are written, and on which device. Everything else changes what is learnt.
-_FREE_KEYS = {
-    *("output_dir", "restart", "accelerate_config", "max_loss", "run_name", "project"),
-    *("report_to", "disable_tqdm", "use_cpu", "local_rank", "resume_from_checkpoint"),
-    *("dataloader_num_workers", "dataloader_pin_memory", "dataset_num_proc", "debug"),
-    *("dataset_name", "eval_dataset_name", "model_name_or_path"),  # compared by content
-}
-_FREE_PREFIXES = ("log", "save_", "hub_", "push_to_hub", "trackio", "eval_steps", "ddp_timeout")
+# Compared by content instead: a data set or model may be moved between two runs.
+_COMPARED_BY_CONTENT = {"dataset_name", "eval_dataset_name", "model_name_or_path"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +42,7 @@ def run_description(settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> d
     kept = {
         key: value
         for key, value in settings.items()
-        if key not in _FREE_KEYS and not key.startswith(_FREE_PREFIXES)
+        if decides_result(key) and key not in _COMPARED_BY_CONTENT
     }
     return kept | {f"{name} (content)": value["sha256"] for name, value in inputs.items()}
 
@@ -55,8 +50,10 @@ def run_description(settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> d
 def inspect_folder(folder: Path, description: Mapping[str, Any], *, restart: bool) -> Claim:
     """What `folder` holds for the run described; changes nothing.
 
-    ConfigError when it holds the work of another run, naming what differs.
+    ConfigError when it holds the work of another run, naming what differs, or weights that no
+    run of ours wrote.
     """
+    refuse_foreign_weights(folder)
     begun = (folder / MANIFEST_NAME).exists() or bool(checkpoints(folder))
     if restart or not begun:
         return Claim(finished=False, checkpoint=None)
@@ -71,6 +68,21 @@ def inspect_folder(folder: Path, description: Mapping[str, Any], *, restart: boo
     if (folder / MANIFEST_NAME).exists():
         return Claim(finished=True, checkpoint=None)
     return Claim(finished=False, checkpoint=last_complete(folder))
+
+
+def refuse_foreign_weights(folder: Path) -> None:
+    """ConfigError when `folder` holds weights and nothing says that a stage wrote them.
+
+    Saving replaces such files and clears stale ones; only our own may go that way.
+    """
+    if any((folder / name).exists() for name in (RUN_NAME, MANIFEST_NAME)):
+        return
+    foreign = [path.name for pattern in WEIGHT_PATTERNS for path in folder.glob(pattern)]
+    if foreign:
+        raise ConfigError(
+            f"{folder}: holds weights that no stage wrote here ({sorted(foreign)[0]}); choose "
+            "another --output_dir, or move them away"
+        )
 
 
 def claim_folder(folder: Path, description: Mapping[str, Any], *, restart: bool) -> None:

@@ -1,9 +1,8 @@
-"""Keeps the libraries from asking for a login mid-run, and from noise no reader can act on."""
+"""Keeps the libraries from noise that no reader can act on."""
 
 import logging
 import os
 import warnings
-from pathlib import Path
 
 _HARMLESS = (
     # transformers renamed keys that TRL, and so every config of ours, still calls by the old name.
@@ -23,14 +22,3 @@ def silence_known_noise() -> None:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # rank 0 shows it for all
-
-
-def go_offline_where_needed(report_to: list[str], folder: Path) -> None:
-    """wandb asks for a login in the middle of a run; without a key it writes to disk instead."""
-    if "wandb" not in report_to:
-        return
-    os.environ.setdefault("WANDB_DIR", str(folder))
-    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    logged_in = netrc.exists() and "api.wandb.ai" in netrc.read_text(errors="ignore")
-    if not logged_in and "WANDB_API_KEY" not in os.environ:
-        os.environ.setdefault("WANDB_MODE", "offline")

@@ -1,6 +1,7 @@
 """A reward model: one score for each completion, fitted so that the chosen one scores higher."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from trl import RewardTrainer, get_peft_config
 
 from rlhf.data.columns import Columns, refuse_no_rows, reward_columns
 from rlhf.data.formats import Pair, preference_pairs
+from rlhf.data.progress import progress
 from rlhf.data.tokenization import Renderer
 from rlhf.errors import ConfigError
 from rlhf.manifest import jsonable, write_text
 from rlhf.models.adapters import is_adapter
-from rlhf.models.loading import best_device, prepare_for_tokenizer, reward_head
+from rlhf.models.loading import HEAD_NAME, best_device, prepare_for_tokenizer, reward_head
 from rlhf.models.registry import resolve_model
 from rlhf.models.scoring import RewardModel
 from rlhf.models.trl_compat import without_new_head_warning
@@ -43,7 +45,6 @@ from rlhf.training.stage import (
 )
 
 HELDOUT_NAME = "heldout.jsonl"
-HEAD_NAME = "score"
 
 
 class GuardedRewardTrainer(FiniteLoss, RewardTrainer):  # type: ignore[misc]
@@ -72,10 +73,11 @@ def train_reward(settings: Settings) -> None:
         manifest.metrics |= {"num_train": len(train_rows)}
 
         # 4. Score the held-out pairs. Every rank does: a sharded model needs all of them.
-        scores = score_pairs(trainer, renderer, eval_rows)
-        manifest.metrics |= heldout_metrics(eval_pairs, scores)
+        scores, num_cut = score_pairs(trainer, renderer, eval_rows, is_main(settings))
+        manifest.metrics |= heldout_metrics(eval_pairs, scores) | {"num_cut": num_cut}
         labels = (inputs.heldout or inputs.train).provenance
-        manifest.metrics["noise_ceiling"] = labels.get("noise_ceiling")
+        for key in ("noise_ceiling", "noise_ceiling_ci"):
+            manifest.metrics[key] = labels.get(key)
 
         # 5. Save adapter and head, or the whole model, with what it said of the held-out pairs.
         folder = Path(settings.training.output_dir)
@@ -116,7 +118,7 @@ def make_trainer(
     if lora is not None:
         lora.task_type = "SEQ_CLS"
         lora.modules_to_save = sorted({*(lora.modules_to_save or []), HEAD_NAME})
-    return GuardedRewardTrainer(
+    trainer = GuardedRewardTrainer(
         model=load_scorer(settings, renderer.tokenizer),
         args=arguments,
         train_dataset=Dataset.from_list(train_rows),
@@ -125,6 +127,8 @@ def make_trainer(
         peft_config=lora,
         callbacks=callbacks(settings),
     )
+    reward_head(trainer.model).float()  # on a quantised base TRL casts all that is trained to bf16
+    return trainer
 
 
 def load_scorer(settings: Settings, tokenizer: Any) -> Any:
@@ -160,14 +164,28 @@ def to_float(head: torch.nn.Module, hidden: tuple[torch.Tensor, ...]) -> tuple[t
     return (hidden[0].float(), *hidden[1:])
 
 
-def score_pairs(trainer: Any, renderer: Renderer, rows: Columns) -> np.ndarray:
-    """Scores [N, 2] of the chosen and the rejected transcript of each row."""
+def score_pairs(
+    trainer: Any, renderer: Renderer, rows: Columns, is_main: bool = True
+) -> tuple[np.ndarray, int]:
+    """Scores [N, 2] of the chosen and the rejected transcript of each row, and how many of the
+    transcripts were longer than the model's context and lost their beginning.
+    """
     if not rows:
-        return np.zeros((0, 2))
+        return np.zeros((0, 2)), 0
     scorer = RewardModel(trainer.model.eval(), renderer.tokenizer)
     texts = [row["chosen_ids"] for row in rows] + [row["rejected_ids"] for row in rows]
-    scores = scorer.score_ids(texts, batch_size=trainer.args.per_device_eval_batch_size)
-    return scores.double().numpy().reshape(2, -1).T
+    batch_size = trainer.args.per_device_eval_batch_size
+    with progress("scoring held-out pairs", len(texts), "transcript") as advance:
+        scores = scorer.score_ids(
+            texts, batch_size=batch_size, on_progress=advance if is_main else None
+        )
+    if scorer.num_cut and is_main:
+        print(
+            f"{scorer.num_cut} of {len(texts)} held-out transcripts were scored without their "
+            "beginning: they are longer than the model's context",
+            file=sys.stderr,
+        )
+    return scores.double().numpy().reshape(2, -1).T, scorer.num_cut
 
 
 def heldout_metrics(pairs: Sequence[Pair], scores: np.ndarray) -> dict[str, Any]:

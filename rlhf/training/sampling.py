@@ -1,21 +1,22 @@
 """The sample stage: a file of completions, each with who wrote it and how it ended."""
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.formats import prompts_of
-from rlhf.data.sources import load_rows
+from rlhf.data.formats import data_line, prompts_of, recognise
+from rlhf.data.sources import LoadedDataset, load_rows
 from rlhf.errors import ConfigError
 from rlhf.evaluation.drift import shape_of
 from rlhf.manifest import file_sha256, invalidate, make_folder, recorded_stage, write_text
 from rlhf.models.generation import Generated, generate
 from rlhf.models.loading import load_policy, load_tokenizer
-from rlhf.models.registry import model_source
-from rlhf.records import PromptContent
+from rlhf.models.registry import model_identity, model_source
+from rlhf.records import PromptContent, content_hash
 
 COMPLETIONS_NAME = "completions.jsonl"
 
@@ -46,7 +47,7 @@ def sample_to_file(
     make_folder(output.parent)
     if output.is_dir():
         raise ConfigError(f"{output}: a folder; give the file to write, or use --output_dir")
-    prompts = prompts_of(load_rows(dataset_name))
+    prompts = _read_prompts(load_rows(dataset_name))
     return _write_samples(model_name, prompts, output, settings, load_options)
 
 
@@ -61,14 +62,19 @@ def sample_stage(
     """The same as a stage: completions.jsonl and manifest.json in `output_dir`; the metrics."""
     with recorded_stage("sample", output_dir, config) as manifest:
         dataset = load_rows(dataset_name)
-        prompts = prompts_of(dataset)
+        prompts = _read_prompts(dataset)
+        model = model_identity(model_name, load_options.get("revision"))
         output = output_dir / COMPLETIONS_NAME
         metrics = _write_samples(
             model_name, prompts, output, settings, load_options, replaces=output_dir
         )
-        manifest.inputs = {"prompts": dataset.as_input()}
-        manifest.simulated = dataset.simulated
-        manifest.provenance = {"model": metrics.pop("source"), "losses": dataset.losses.as_dict()}
+        manifest.inputs = {"prompts": dataset.as_input(), "model": model}
+        manifest.simulated = dataset.simulated or model["simulated"]
+        manifest.provenance = {
+            "model": metrics.pop("source"),
+            "data": dataset.provenance | {"format": str(recognise(dataset, "prompts"))},
+            "losses": dataset.losses.as_dict(),
+        }
         manifest.outputs = {COMPLETIONS_NAME: file_sha256(output)}
         manifest.metrics = metrics
     return metrics
@@ -88,6 +94,13 @@ def sample_rows(
         }
         for prompt, completions in zip(prompts, generated, strict=True)
     ]
+
+
+def _read_prompts(dataset: LoadedDataset) -> list[PromptContent]:
+    """The prompts to sample from, once the log says what they are and what was dropped."""
+    prompts = prompts_of(dataset)
+    print(data_line(dataset, "prompts"), file=sys.stderr)
+    return prompts
 
 
 def _write_samples(
@@ -120,16 +133,19 @@ def _write_samples(
         invalidate(replaces)
     rows = sample_rows(prompts, generated, source)
     write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return {"source": source, **_metrics(generated, seconds)}
+    return {"source": source, **_metrics(prompts, generated, seconds)}
 
 
-def _metrics(generated: Sequence[Sequence[Generated]], seconds: float) -> dict[str, Any]:
+def _metrics(
+    prompts: Sequence[PromptContent], generated: Sequence[Sequence[Generated]], seconds: float
+) -> dict[str, Any]:
     completions = [completion for row in generated for completion in row]
     lengths = [len(completion.token_ids) for completion in completions]
     shape = shape_of(
         [completion.text for completion in completions],
         lengths,
         [completion.ended for completion in completions],
+        [content_hash(prompt) for prompt, row in zip(prompts, generated, strict=True) for _ in row],
     )
     return {
         "num_prompts": len(generated),

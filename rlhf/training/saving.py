@@ -12,7 +12,7 @@ from rlhf.errors import StageError
 from rlhf.manifest import make_folder
 
 _STAGING_NAME = ".saving"
-_WEIGHTS = ("model*.safetensors", "model*.safetensors.index.json", "adapter_model.*")
+WEIGHT_PATTERNS = ("model*.safetensors", "model*.safetensors.index.json", "adapter_model.*")
 
 
 @contextmanager
@@ -61,7 +61,9 @@ def _move_files(staging: Path, folder: Path) -> None:
     new = {path.name for path in staging.iterdir()}
     for path in staging.iterdir():
         os.replace(path, folder / path.name)
-    for pattern in _WEIGHTS:  # shards of an earlier, larger model would be loaded beside these
+    # Shards of an earlier, larger model would be loaded beside these. That the folder is a run's
+    # own, refuse_foreign_weights has seen to.
+    for pattern in WEIGHT_PATTERNS:
         for stale in folder.glob(pattern):
             if stale.name not in new:
                 stale.unlink()

@@ -1,6 +1,5 @@
 """Supervised fine-tuning: imitate demonstrations; the result is the base of all that follows."""
 
-import gc
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from rlhf.data.columns import Columns, refuse_no_rows, sft_columns
 from rlhf.data.formats import demonstrations
 from rlhf.data.tokenization import Renderer
 from rlhf.models.adapters import attach_adapter
-from rlhf.models.loading import load_policy
+from rlhf.models.loading import free_memory, load_policy
 from rlhf.training.arguments import Settings
 from rlhf.training.base import load_base
 from rlhf.training.monitoring import FiniteLoss
@@ -122,7 +121,7 @@ def save_policy(trainer: GuardedSFTTrainer, settings: Settings, tokenizer: Any) 
     if not is_main(settings):
         return
     trainer.model = trainer.model_wrapped = None  # room for the base in fp32
-    gc.collect()
+    free_memory()
     merged = merge_adapter(settings, folder / ADAPTER_FOLDER)
     with replacing_files(folder) as staging:
         merged.save_pretrained(staging)

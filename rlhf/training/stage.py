@@ -1,20 +1,22 @@
 """What every training stage does around its recipe: inputs, output folder, run, manifest."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.formats import recognise
+from rlhf.data.formats import data_line, recognise
 from rlhf.data.sources import LoadedDataset, load_rows
 from rlhf.data.splits import is_held_out
 from rlhf.data.tokenization import Renderer
 from rlhf.errors import ConfigError, DataError
-from rlhf.manifest import MANIFEST_NAME, Manifest, file_sha256, invalidate, recorded_stage
+from rlhf.manifest import Manifest, invalidate, recorded_stage
+from rlhf.models.adapters import adapter_chain
 from rlhf.models.loading import load_tokenizer
-from rlhf.models.registry import ORIGIN_NAME, resolve_model
+from rlhf.models.registry import model_identity, resolve_model
 from rlhf.models.trl_compat import train_from
 from rlhf.records import content_hash
 from rlhf.training.arguments import Settings
@@ -28,16 +30,18 @@ from rlhf.training.checkpoints import (
 from rlhf.training.monitoring import FiniteGuard, LogWriter, log_rows, mean_loss
 from rlhf.training.saving import disk_errors
 
-_WEIGHT_SUFFIXES = (".safetensors", ".bin")
-
 
 @dataclass(slots=True)
 class Inputs:
-    """What a stage reads: data to train on, data to measure on, and the model's identity."""
+    """What a stage reads: data to train on, data to measure on, and the model's identity.
+
+    `began` is the monotonic time at which it started to read.
+    """
 
     train: LoadedDataset
     heldout: LoadedDataset | None
     model: dict[str, Any]
+    began: float
 
     def as_dict(self) -> dict[str, Any]:
         """The manifest's `inputs`."""
@@ -55,7 +59,8 @@ class Inputs:
 
 def load_inputs(settings: Settings) -> Inputs:
     """Read the data sets and identify the model; ConfigError or DataError when one is unusable."""
-    stage = settings.stage
+    began, stage = time.monotonic(), settings.stage
+    refuse_own_model(settings)
     model = model_identity(settings.model.model_name_or_path, settings.model.model_revision)
     train = load_rows(
         stage.dataset_name, split=stage.dataset_train_split, dataset_config=stage.dataset_config
@@ -67,7 +72,22 @@ def load_inputs(settings: Settings) -> Inputs:
             split=stage.dataset_test_split,
             dataset_config=stage.dataset_config,
         )
-    return Inputs(train=train, heldout=heldout, model=model)
+    return Inputs(train=train, heldout=heldout, model=model, began=began)
+
+
+def refuse_own_model(settings: Settings) -> None:
+    """ConfigError when what the stage would write lies over the model that it starts from."""
+    name, folder = settings.model.model_name_or_path, Path(settings.training.output_dir)
+    base, adapters = adapter_chain(resolve_model(name))
+    for location in (Path(base), *adapters):
+        if not location.is_dir():
+            continue
+        model, output = location.resolve(), folder.resolve()
+        if model == output or model in output.parents or output in model.parents:
+            raise ConfigError(
+                f"--output_dir {folder}: it and the model {name} ({location}) lie in one another, "
+                "and the stage would replace what it starts from; choose another --output_dir"
+            )
 
 
 def load_renderer(settings: Settings) -> Renderer:
@@ -134,12 +154,8 @@ def report_inputs(inputs: Inputs, settings: Settings, wanted: str) -> None:
 def report_data(dataset: LoadedDataset, settings: Settings, wanted: str) -> None:
     """Log the format and what was lost; GateError when that is more than --max_loss."""
     if is_main(settings):
-        marked = ", SIMULATED labels" if dataset.simulated else ""
-        print(
-            f"{dataset.name}: {len(dataset.rows)} rows, {recognise(dataset, wanted)}{marked}; "
-            f"{dataset.losses.summary()}",
-            file=sys.stderr,
-        )
+        print(data_line(dataset, wanted), file=sys.stderr)
+    dataset.provenance["format"] = str(recognise(dataset, wanted))
     dataset.losses.refuse_above(settings.stage.max_loss)
 
 
@@ -174,7 +190,8 @@ def manifest_of(settings: Settings, inputs: Inputs) -> Iterator[Manifest]:
     if not is_main(settings):
         yield Manifest(stage=settings.verb, config={})
         return
-    with recorded_stage(settings.verb, folder, settings.as_dict()) as manifest:
+    config = settings.as_dict()
+    with recorded_stage(settings.verb, folder, config, began=inputs.began) as manifest:
         manifest.inputs = inputs.as_dict()
         manifest.simulated = inputs.simulated
         manifest.provenance["data"] = inputs.train.provenance
@@ -185,22 +202,15 @@ def manifest_of(settings: Settings, inputs: Inputs) -> Iterator[Manifest]:
 
 
 def run_trainer(trainer: Any, claim: Claim, settings: Settings) -> dict[str, Any]:
-    """Train (or go on), and return what the log says: `train_loss`, `num_steps`, and TRL's
-    metrics of the last logged steps under `train_NAME`.
+    """Train (or go on), and return `train_loss`, its mean over all steps, and `num_steps`.
+
+    TRL's other metrics of training steps are rates over the few rows of a step; they stay in
+    the log, where they are curves.
     """
     with disk_errors(Path(settings.training.output_dir)):
         train_from(trainer, claim.checkpoint)
     rows = log_rows(trainer.state)
-    metrics = {"train_loss": mean_loss(rows), "num_steps": trainer.state.global_step}
-    return metrics | last_metrics(rows)
-
-
-def last_metrics(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The newest `train_NAME` of each metric that the log has of training steps."""
-    skipped = {"loss", "epoch", "step", "learning_rate", "grad_norm", "num_tokens"}
-    rows_of_training = (row for row in rows if "loss" in row)
-    newest = {key: value for row in rows_of_training for key, value in row.items()}
-    return {f"train_{key}": value for key, value in newest.items() if key not in skipped}
+    return {"train_loss": mean_loss(rows), "num_steps": trainer.state.global_step}
 
 
 def measured(trainer: Any) -> dict[str, float]:
@@ -223,24 +233,6 @@ def trainer_arguments(settings: Settings) -> Any:
     arguments = copy(settings.training)
     arguments.save_total_limit = None  # CheckpointKeeper does it, once a checkpoint is whole
     return arguments
-
-
-def model_identity(name: str, revision: str | None) -> dict[str, Any]:
-    """What the model is: path, sha256 of its weights, origin and whether labels were simulated."""
-    location = resolve_model(name)
-    folder = Path(location)
-    identity: dict[str, Any] = {"path": name, "simulated": False}
-    if not folder.is_dir():
-        return identity | {"sha256": content_hash([location, revision]), "revision": revision}
-    weights = sorted(path for path in folder.iterdir() if path.name.endswith(_WEIGHT_SUFFIXES))
-    hashes = {path.name: file_sha256(path) for path in weights}
-    identity["sha256"] = content_hash(hashes)
-    identity["files"] = hashes
-    if (folder / ORIGIN_NAME).exists():
-        identity["origin"] = (folder / ORIGIN_NAME).read_text("utf-8")
-    if (folder / MANIFEST_NAME).exists():
-        identity["simulated"] = Manifest.read(folder).simulated
-    return identity
 
 
 def is_main(settings: Settings) -> bool:

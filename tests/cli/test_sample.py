@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +83,36 @@ def test_stage_folder_has_completions_and_manifest(words, prompts, tmp_path):
     assert low <= metrics["ended_rate"] <= high
     assert metrics["tokens_per_second"] > 0
     assert not manifest.simulated
+
+
+def test_manifest_and_log_say_what_was_read(words, prompts, tiny_model, tmp_path, capsys):
+    from rlhf.models.registry import weights_sha256
+
+    with prompts.open("a") as stream:
+        stream.write(json.dumps({"prompt": "  "}) + "\n")
+    assert main([*words, "--output_dir", str(tmp_path / "sample")]) == 0
+    said = f"{prompts}: 3 rows, prompt-only (conversational); 1 of 3 rows lost (33.3%): 1 dropped"
+    assert said in capsys.readouterr().err
+    manifest = Manifest.read(tmp_path / "sample")
+    assert manifest.inputs["model"]["sha256"] == weights_sha256(tiny_model)
+    assert manifest.inputs["model"]["path"] == str(tiny_model)
+    assert manifest.provenance["losses"]["dropped"] == {"empty prompt": 1}
+    assert manifest.provenance["data"]["format"] == "prompt-only (conversational)"
+
+
+def test_samples_of_a_model_from_simulated_ratings_are_marked(words, tiny_model, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    Manifest(stage="dpo", config={}, simulated=True).write(model)
+    words = [str(model) if word == str(tiny_model) else word for word in words]
+    assert main([*words, "--output_dir", str(tmp_path / "sample")]) == 0
+    assert Manifest.read(tmp_path / "sample").simulated
+
+
+def test_one_prompt_has_no_interval(words, prompts, tmp_path, capsys):
+    prompts.write_text(json.dumps(PROMPTS[1]) + "\n")
+    assert main([*words, "--output", str(tmp_path / "o.jsonl"), "--num_completions", "4"]) == 0
+    assert "nan" not in capsys.readouterr().err
 
 
 def test_yaml_gives_settings_and_the_command_line_wins(words, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rlhf.cli import main
-from rlhf.training.quiet import go_offline_where_needed
+from rlhf.training.trackers import go_offline_where_needed
 
 QUICK = ["--max_steps", "2", "--logging_steps", "1", "--per_device_train_batch_size", "2"]
 PAIR = {"prompt": "Is bread good?", "chosen": "yes", "rejected": "no"}

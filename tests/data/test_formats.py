@@ -120,6 +120,9 @@ def test_nothing_but_identical_pairs_is_refused():
         preference_pairs(data)
 
 
+PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -127,13 +130,20 @@ def test_nothing_but_identical_pairs_is_refused():
         ({"prompt": 3, "chosen": "a", "rejected": "b"}, "d.jsonl:1: prompt must be text or"),
         ({"chosen": [USER], "rejected": [USER]}, "chosen must end with an assistant's turn"),
         ({"chosen": [{"role": "user"}], "rejected": []}, "chosen must be text or a list"),
-        ({"prompt": "p", "chosen": "a", "rejected": "b", "margin": "x"}, "margin must be a number"),
+        ({**PAIR, "margin": "x"}, "margin must be a finite number"),
+        ({**PAIR, "margin": float("inf")}, "d.jsonl:1: margin must be a finite number"),
+        ({**PAIR, "margin": 10**400}, "margin must be a finite number"),
+        ({**PAIR, "p_chosen": float("nan")}, "p_chosen must be a finite number from 0 to 1"),
+        ({**PAIR, "p_chosen": 1.5}, "p_chosen must be a finite number from 0 to 1"),
         ({"prompt": "p", "chosen": "a", "rejected": "b", "chosen_ended": 1}, "must be true or"),
         (
             {"prompt": "p", "choosen": "a", "rejected": "b"},
             "no column 'chosen'; did you mean 'choosen'",
         ),
-        ({"completions": ["a", "b"], "annotator": "x", "prompt": "p"}, "rlhf feedback import"),
+        (
+            {"completions": ["a", "b"], "annotator": "x", "prompt": "p"},
+            "not in the interchange format",
+        ),
         ({"prompt": "p", "completion": "a"}, "no column 'chosen'|pairs of chosen and rejected"),
     ],
 )

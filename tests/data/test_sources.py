@@ -50,13 +50,47 @@ def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path):
     assert loaded.places[1] == f"{path}:3"
 
 
-def test_folder_takes_the_split_and_leaves_the_manifest(tmp_path: Path):
-    (tmp_path / "train.jsonl").write_text(LINES)
-    (tmp_path / "test.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
-    (tmp_path / "manifest.json").write_text('{"stage": "sample"}')
-    assert len(load_rows(str(tmp_path)).rows) == 3
-    assert len(load_rows(str(tmp_path), split="test").rows) == 1
-    assert len(load_rows(str(tmp_path), split="other").rows) == 4
+def test_a_json_file_may_hold_lines_and_names_the_broken_one(tmp_path: Path):
+    path = tmp_path / "rows.json"
+    path.write_text(LINES)
+    assert list(load_rows(str(path)).rows) == ROWS
+    path.write_text(LINES + '{"prompt": ' + "9" * 5000 + "}\n")
+    with pytest.raises(DataError, match=r"rows.json:4: not valid JSON"):
+        load_rows(str(path))
+
+
+def put(folder: Path, *names: str) -> None:
+    """A row that says which file it is of, in each."""
+    for name in names:
+        (folder / name).write_text(json.dumps({"prompt": name}) + "\n")
+
+
+def names_read(folder: Path, split: str = "train") -> list[str]:
+    loaded = load_rows(str(folder), split=split)
+    assert loaded.provenance["files"].keys() == {row["prompt"] for row in loaded.rows}
+    return [row["prompt"] for row in loaded.rows]
+
+
+def test_folder_takes_every_file_of_the_split_as_a_whole_word(tmp_path: Path):
+    put(tmp_path, "b-train.jsonl", "a_TRAIN-00.jsonl", "constraints.jsonl", "test.jsonl")
+    assert names_read(tmp_path) == ["a_TRAIN-00.jsonl", "b-train.jsonl"]
+    assert names_read(tmp_path, "test") == ["test.jsonl"]
+    with pytest.raises(ConfigError, match=r"no file of the split 'other'; it has .*b-train.jsonl"):
+        load_rows(str(tmp_path), split="other")
+
+
+def test_folder_without_splits_is_read_whole_but_for_what_our_stages_note(tmp_path: Path):
+    put(tmp_path, "b.jsonl", "constraints.jsonl")
+    notes = ("manifest", "upstream", "run", "log", "summary", "b.jsonl.manifest")
+    for name in notes:
+        (tmp_path / f"{name}.json").write_text('{"stage": "sample"}')
+    assert names_read(tmp_path) == ["b.jsonl", "constraints.jsonl"]
+
+
+def test_folder_where_nothing_fits_says_what_is_there(tmp_path: Path):
+    put(tmp_path, "manifest.json", "notes.txt")
+    with pytest.raises(DataError, match=r"holds no data files .* but manifest.json, notes.txt"):
+        load_rows(str(tmp_path))
 
 
 def test_folder_of_a_saved_data_set(tmp_path: Path):
@@ -78,7 +112,10 @@ def test_rows_marked_simulated_mark_the_data_set(tmp_path: Path):
     ("content", "message"),
     [
         ('{"prompt": "a"}\n{"prompt": \n', r"rows.jsonl:2: not valid JSON"),
-        ('{"prompt": "a"}\n[1]\n', r"rows.jsonl:2: not an object"),
+        ('{"prompt": "a"}\n[1]\n', r"rows.jsonl:2: a list where an object is wanted"),
+        ('{"prompt": "a", "margin": ' + "9" * 5000 + "}", r"rows.jsonl:1: not usable JSON"),
+        ('{"prompt": ' + "[" * 200_000 + "]" * 200_000 + "}", r"rows.jsonl:1: not usable JSON"),
+        ('{"prompt": "a", "margin": NaN}', r"rows.jsonl:1: .*NaN is no JSON number"),
         ("", "holds no rows"),
         ("\n \n", "holds no rows"),
     ],
@@ -105,7 +142,7 @@ def test_broken_bytes_are_named(tmp_path: Path):
         load_rows(str(fake))
     listed = tmp_path / "rows.json"
     listed.write_text('[{"prompt": "a"},\n {"prompt" "b"}]')
-    with pytest.raises(DataError, match=r"rows.json:2: not valid JSON"):
+    with pytest.raises(DataError, match=r"rows.json: not valid JSON .*line 2"):
         load_rows(str(listed))
 
 

@@ -48,9 +48,32 @@ def test_shares_stay_in_the_unit_interval(text: str) -> None:
 
 
 def test_shape_counts_empty_completions_and_ends() -> None:
-    shape = shape_of(["two words", " "], [3, 1], [True, False])
+    shape = shape_of(["two words", " "], [3, 1], [True, False], ["p", "q"])
     assert shape["mean_tokens"] == 2
     assert shape["mean_words"] == 1
     assert shape["ended_rate"] == 0.5
     assert shape["num_empty"] == 1
     assert shape["n"] == 2
+
+
+def test_completions_of_one_prompt_are_not_independent() -> None:
+    """Ten prompts of ten equal completions tell as much as ten completions, not a hundred."""
+    ended = [index < 50 for index in range(100)]  # the first five prompts always, the rest never
+    tokens = [10 if end else 30 for end in ended]
+    prompts = [index // 10 for index in range(100)]
+    clustered = shape_of(["a"] * 100, tokens, ended, prompts)
+    apart = shape_of(["a"] * 100, tokens, ended, list(range(100)))
+    assert clustered["ended_rate"] == apart["ended_rate"] == 0.5
+    # Standard errors: 0.5 / sqrt(10) = 0.158 over prompts, 0.05 over completions.
+    low, high = clustered["ended_rate_ci"]
+    assert high - low == pytest.approx(2 * 1.96 * 0.158, abs=0.1)
+    low, high = apart["ended_rate_ci"]
+    assert high - low == pytest.approx(2 * 1.96 * 0.05, abs=0.01)
+    low, high = clustered["mean_tokens_ci"]
+    assert high - low == pytest.approx(2 * 1.96 * 10 / math.sqrt(10), abs=2)
+
+
+def test_when_every_completion_ends_prompts_are_counted() -> None:
+    # Wilson's lower bound for 4 of 4, not 8 of 8: 4 / (4 + 1.96^2).
+    shape = shape_of(["a"] * 8, [3] * 8, [True] * 8, [0, 0, 1, 1, 2, 2, 3, 3])
+    assert shape["ended_rate_ci"] == pytest.approx([4 / (4 + 1.96**2), 1.0], abs=1e-3)

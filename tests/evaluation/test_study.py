@@ -242,6 +242,46 @@ def test_bad_settings_are_refused(
     assert not (tmp_path / MANIFEST_NAME).exists()
 
 
+def test_log_and_manifest_say_what_was_read(run: Path, tiny_model: Path, tmp_path, capsys) -> None:
+    data = tmp_path / "prompts.jsonl"
+    data.write_text((run / "heldout.jsonl").read_text() + json.dumps({"prompt": ""}) + "\n")
+    manifest = evaluate(settings(run, tiny_model, tmp_path / "out", dataset_name=str(data)))
+    said = f"{data}: 4 rows, prompt-only (conversational); 1 of 4 rows lost (25.0%): 1 dropped"
+    assert said in capsys.readouterr().err
+    assert manifest.provenance["prompts"]["format"] == "prompt-only (conversational)"
+    assert manifest.provenance["prompts_lost"]["num_lost"] == 1
+
+
+def test_what_a_judge_cannot_read_whole_is_counted(
+    run: Path, tiny_model: Path, tmp_path, monkeypatch, capsys
+) -> None:
+    from rlhf.models import scoring
+
+    monkeypatch.setattr(scoring, "context_length", lambda model: 12)
+    config = settings(run, tiny_model, tmp_path)
+    for _ in range(2):  # the second comes from the cache
+        numbers = evaluate(config).metrics["policies"]
+        assert numbers["dpo"]["num_cut"] == {"reward": 3}
+        said = "reward read 3 of dpo's 3 transcripts without their beginning"
+        assert said in capsys.readouterr().err
+
+
+def test_a_judge_is_released_once_it_has_judged(run: Path, tiny_model: Path, tmp_path) -> None:
+    import gc
+    import weakref
+
+    from rlhf.evaluation.judges import reward_judge
+    from rlhf.models import scoring
+
+    judge = reward_judge("reward", str(run / "reward"), batch_size=2, dtype="float32")
+    judge.score(["a"], ["b"], [True])
+    held = [weakref.ref(each) for each in gc.get_objects() if type(each) is scoring.RewardModel]
+    judge.release()
+    gc.collect()
+    assert held
+    assert not any(each() for each in held)
+
+
 def test_one_prompt_is_too_few(run: Path, tiny_model: Path, tmp_path) -> None:
     (tmp_path / "one.jsonl").write_text('{"prompt": "Why?"}\n')
     with pytest.raises(DataError, match="an interval needs at least 2"):

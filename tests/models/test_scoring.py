@@ -155,3 +155,28 @@ def test_right_padding_is_masked():
     ids, mask = right_padded([[5, 6, 7], [8]], 0, "cpu")
     assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_a_frozen_head_is_multiplied_once_not_once_a_row(tiny_model):
+    """A slice of hidden states would be multiplied by a copy of the head for each row."""
+    from rlhf.models.generation import generate
+
+    model = load_policy(tiny_model, dtype="bfloat16").requires_grad_(False)
+    tokenizer = load_tokenizer(tiny_model)
+    shapes, allocated = [], []
+
+    def note(head, hidden, logits) -> None:
+        shapes.append(tuple(hidden[0].shape))
+
+    model.get_output_embeddings().register_forward_hook(note)
+    copies = 6 * model.get_output_embeddings().weight.nbytes
+    for run in (
+        lambda: generate(model, tokenizer, ["abc d e f"] * 6, max_new_tokens=2, batch_size=6),
+        lambda: sequence_logps(model, [[1, 5, 9, 8]] * 6, [[7, 6]] * 6, batch_size=6),
+    ):
+        with torch.profiler.profile(profile_memory=True) as profile:
+            run()
+        allocated.append(max(event.cpu_memory_usage for event in profile.events()))
+    assert shapes[0] == (6, 1, 16)
+    assert shapes[-1] == (6, 3, 16)
+    assert max(allocated) < copies

@@ -141,3 +141,59 @@ def test_killed_after_the_last_step_only_the_ending_is_done_again(run_stage, pai
     assert (folder / "adapter_model.safetensors").read_bytes() == adapter
     assert read_json(folder / "manifest.json")["metrics"] == metrics
     assert not (folder / ".saving").exists()
+
+
+def test_the_model_it_starts_from_is_never_written_over(run_stage, demos, tiny_model, tmp_path):
+    import shutil
+
+    model = tmp_path / "base" / "model"
+    shutil.copytree(tiny_model, model)
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    for out in ("base/model", "base", "base/model/sft"):
+        run_stage("sft", demos, "--model_name_or_path", str(model), out=out, expect=2)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+
+
+def test_the_base_below_an_adapter_is_never_written_over(run_stage, pairs, tiny_model, tmp_path):
+    import shutil
+
+    shutil.copytree(tiny_model, tmp_path / "base")
+    base = ("--model_name_or_path", str(tmp_path / "base"), "--use_peft")
+    adapter = run_stage("dpo", pairs, *base)
+    run_stage("dpo", pairs, "--model_name_or_path", str(adapter), "--restart", out="base", expect=2)
+    assert not (tmp_path / "base" / "run.json").exists()
+
+
+@pytest.mark.parametrize("restart", [(), ("--restart",)])
+def test_weights_of_nobody_we_know_are_kept(restart, run_stage, pairs, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    foreign = tmp_path / "out" / "model-00001-of-00002.safetensors"
+    foreign.write_bytes(b"precious")
+    run_stage("dpo", pairs, "--use_peft", *restart, expect=2)
+    assert f"holds weights that no stage wrote here ({foreign.name})" in capsys.readouterr().err
+    assert foreign.read_bytes() == b"precious"
+
+
+def test_shards_of_our_own_earlier_run_are_cleared(run_stage, demos):
+    folder = run_stage("sft", demos)
+    (folder / "model-00001-of-00002.safetensors").write_bytes(b"stale")
+    run_stage("sft", demos, "--restart")
+    assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"]
+
+
+def test_the_time_of_a_stage_includes_its_reading(run_stage, demos, monkeypatch):
+    import time
+
+    from rlhf.training import stage
+
+    original = stage.load_rows
+
+    def slow(*args, **options):
+        time.sleep(1.5)
+        return original(*args, **options)
+
+    fast = read_json(run_stage("sft", demos, "--use_peft", out="fast") / "manifest.json")
+    monkeypatch.setattr(stage, "load_rows", slow)
+    slowed = read_json(run_stage("sft", demos, "--use_peft", out="slow") / "manifest.json")
+    assert slowed["seconds"] >= 1.5
+    assert slowed["seconds"] > fast["seconds"] + 0.5

@@ -118,6 +118,46 @@ def test_held_out_pairs_are_scored_however_long(run_stage, pairs, tmp_path):
     assert (metrics["num_train"], metrics["n"]) == (24, 2)
 
 
+def test_transcripts_beyond_the_context_are_counted(run_stage, pairs, tmp_path, capsys):
+    long = write_rows(
+        tmp_path / "long.jsonl", [{"prompt": "a", "chosen": "yes " * 600, "rejected": "no"}] * 2
+    )
+    metrics = metrics_of(run_stage("reward", pairs, "--use_peft", "--eval_dataset_name", str(long)))
+    assert (metrics["num_cut"], metrics["n"]) == (2, 2)
+    said = "2 of 4 held-out transcripts were scored without their beginning"
+    assert said in capsys.readouterr().err
+    assert metrics_of(run_stage("reward", pairs, "--use_peft", *HELD, out="short"))["num_cut"] == 0
+
+
+def test_a_store_and_its_exported_judgements_train_the_same_model(run_stage, tmp_path):
+    from rlhf.feedback.exports import export_file
+    from rlhf.feedback.store import Store
+    from rlhf.records import Annotator
+    from tests.feedback.makers import comparison, judgement
+
+    with Store.open(tmp_path / "f.db", create=True) as store:
+        store.create_campaign("c", overlap=3)
+        items = [comparison(f"i{n}", f"yes {n}", f"no {n}") for n in range(30)]
+        store.add_comparisons("c", items)
+        for rater in "abc":
+            store.add_annotator(Annotator(name=rater, simulated=True))
+        verdicts = {"a": -2, "b": -1, "c": -1}
+        store.record(
+            judgement(f"i{n}", rater, simulated=True, verdict=3 if (n, rater) < (5, "b") else sign)
+            for rater, sign in verdicts.items()
+            for n in reversed(range(30))
+        )
+        export_file(store, "c", tmp_path / "j.jsonl", format_name="judgements")
+    options = ("--use_peft", *HELD)
+    one = run_stage("reward", f"feedback:{tmp_path / 'f.db'}#c", *options, out="store")
+    other = run_stage("reward", tmp_path / "j.jsonl", *options, out="file")
+    assert metrics_of(one) == metrics_of(other)
+    assert 0.5 < metrics_of(one)["noise_ceiling"] < 1
+    assert metrics_of(one)["noise_ceiling_ci"]
+    assert (one / "heldout.jsonl").read_bytes() == (other / "heldout.jsonl").read_bytes()
+    assert read_json(other / "manifest.json")["simulated"]
+
+
 def test_prompts_on_both_sides_are_noted(run_stage, pairs, capsys):
     folder = run_stage("reward", pairs, "--use_peft", "--eval_dataset_name", str(pairs))
     assert "24 noted: rows to measure on whose prompt is trained on too" in capsys.readouterr().err
