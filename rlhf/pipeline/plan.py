@@ -12,7 +12,7 @@ from typing import Any
 
 from rlhf.config import read_yaml, refuse_unknown
 from rlhf.errors import ConfigError
-from rlhf.records import STAGES
+from rlhf.records import READS, STAGES
 
 SHARED_KEYS: Mapping[str, tuple[str, ...]] = {
     "model_name_or_path": ("sft",),
@@ -22,16 +22,6 @@ SHARED_KEYS: Mapping[str, tuple[str, ...]] = {
     "accelerate_config": ("sft", "reward", "dpo"),
 }
 """Keys on top of a pipeline and the stages that they are handed to."""
-
-REQUIRES: Mapping[str, tuple[str, ...]] = {
-    "sft": (),
-    "sample": ("sft",),
-    "ratings": ("sample",),
-    "reward": ("sft", "ratings"),
-    "dpo": ("sft", "ratings"),
-    "evaluate": ("sft", "reward", "dpo"),
-}
-"""Which earlier stages' outputs a stage reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +104,7 @@ def plan_stage(
     }
     wired = WIRING[name](output_dir, campaign, settings)
     config = {**wired, **shared, **settings[name]}
-    return StagePlan(
-        name=name, config=config, output_dir=output_dir / name, requires=REQUIRES[name]
-    )
+    return StagePlan(name=name, config=config, output_dir=output_dir / name, requires=READS[name])
 
 
 def refuse_missing_inputs(path: Path, stages: tuple[StagePlan, ...]) -> None:
