@@ -119,7 +119,9 @@ def annotator_name(wanted: str | None) -> str:
 
 def choose_campaign(store, where: str, wanted: str | None) -> str:  # type: ignore[no-untyped-def]
     """The name of the campaign to rate; ConfigError or DataError saying which there are."""
-    campaigns = store.campaigns()
+    from rlhf.feedback.people import originals, rated_by_people
+
+    campaigns = originals(store.campaigns())
     if wanted is None:
         if not campaigns:
             raise DataError(f"{where}: the store has no campaign; make one with `rlhf feedback`")
@@ -127,7 +129,10 @@ def choose_campaign(store, where: str, wanted: str | None) -> str:  # type: igno
             names = ", ".join(campaign.name for campaign in campaigns)
             raise ConfigError(f"{where}: several campaigns; add --campaign with one of: {names}")
         wanted = campaigns[0].name
-    campaign = store.campaign(wanted)
+    campaign = rated_by_people(store, wanted)
+    if campaign.name != wanted:
+        print(f"Simulated raters judged {wanted!r}; people rate its pairs in {campaign.name!r}.")
+        wanted = campaign.name
     if campaign.task != "pairwise":
         raise ConfigError(f"campaign {wanted!r} asks for {campaign.task}; this page rates pairwise")
     comparisons = store.comparisons(wanted)

@@ -1,11 +1,4 @@
 #!/usr/bin/env bash
-# `rlhf dpo` with the laptop's settings (or your own --config FILE); options are passed on:
+# `rlhf dpo` with configs/dpo.yaml; every option is passed on:
 #   scripts/train_dpo.sh --dataset_name DATA --output_dir runs/dpo
-set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-(. "$root/scripts/venv.sh") # in a subshell: relative paths keep their meaning
-case " $* " in
-  *" --config"[\ =]*) ;;
-  *) set -- --config "$root/configs/dpo.yaml" "$@" ;;
-esac
-exec "$root/.venv/bin/rlhf" dpo "$@"
+exec "$(dirname "$0")/train.sh" dpo "$@"
