@@ -95,8 +95,8 @@ def test_the_commands_for_ones_own_data_and_model(checkout):
 
 def test_the_loop_with_people_stops_at_the_ratings_and_serves_them(checkout, capfd):
     (words,) = rlhf_commands(pipeline=True)
-    short = ["--sft.max_steps=1", "--sft.dataset_name=demos.jsonl"]
-    short += ["--sample.dataset_name=prompts.jsonl", "--sample.max_new_tokens=8"]
+    short = ["--sft.max_steps=1", "--sft.max_length=512", "--sft.dataset_name=demos.jsonl"]
+    short += ["--sample.max_new_tokens=8"]
     assert main([*words, *short]) == 0
     last_line = capfd.readouterr().out.strip().splitlines()[-1]
     assert re.search(r"0 of \d+ in", last_line)
@@ -106,7 +106,11 @@ def test_the_loop_with_people_stops_at_the_ratings_and_serves_them(checkout, cap
     join = serve_until_ready(shlex.split(annotate)[1:])
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/join\?token=\S+", join)
     with Store.open("runs/mine/feedback.db") as store:
-        assert store.progress("quickstart").num_items == 2 * NUM_PROMPTS
+        assert store.progress("quickstart").num_items == 2 * num_rows("train_prompts.jsonl")
+
+
+def num_rows(name: str) -> int:
+    return len((QUICKSTART / name).read_text().splitlines())
 
 
 def serve_until_ready(options: list[str]) -> str:

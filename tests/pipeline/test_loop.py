@@ -12,6 +12,8 @@ import pytest
 
 PIPELINE = "configs/pipeline/quickstart.yaml"
 SHORT = [
+    # the tiny tokenizer needs several times the tokens
+    *("--sft.max_length=512", "--reward.max_length=512", "--dpo.max_length=512"),
     *("--sft.max_steps=2", "--sample.max_new_tokens=12", "--evaluate.max_new_tokens=12"),
     *("--sample.dataset_name=prompts.jsonl", "--evaluate.dataset_name=heldout.jsonl"),
     *("--reward.max_steps=2", "--dpo.max_steps=40", "--dpo.save_steps=4", "--dpo.logging_steps=1"),
