@@ -18,7 +18,7 @@ def run_stage(verb: str, argv: Sequence[str], example: str, recipe: Callable[[],
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from rlhf.training.arguments import parse_settings
-    from rlhf.training.launching import is_launched, is_main_process, launch
+    from rlhf.training.launching import is_launched, is_main_process, launch, leave
     from rlhf.training.trackers import go_offline_where_needed
 
     settings = parse_settings(verb, list(argv), example=example)
@@ -31,4 +31,6 @@ def run_stage(verb: str, argv: Sequence[str], example: str, recipe: Callable[[],
         if not is_main_process():
             sys.exit(error.exit_code)  # rank 0 says it for all
         raise
+    if is_launched():
+        leave()
     return 0

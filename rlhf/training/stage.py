@@ -247,6 +247,11 @@ def wait_for_everyone(settings: Settings) -> None:
         state.wait_for_everyone()
 
 
+# Trainers of several processes are kept until `launching.leave` ends the process: freeing their
+# gloo group can wait for ever for a rank that has gone.
+_held: list[Any] = []
+
+
 def finish(trainer: Any, settings: Settings) -> None:
     """Close trackers and the process group, all ranks together.
 
@@ -255,3 +260,5 @@ def finish(trainer: Any, settings: Settings) -> None:
     """
     wait_for_everyone(settings)
     trainer.end()
+    if settings.training.world_size > 1:
+        _held.append(trainer)
