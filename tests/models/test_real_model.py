@@ -1,12 +1,23 @@
-"""The real small model, where a pull has already put it into the cache."""
+"""The real small model: pulled here in CI, elsewhere where a pull has put it into the cache."""
+
+import os
 
 import pytest
 
-from rlhf.models.registry import is_pulled, model_folder
+from rlhf.models.pull import pull
+from rlhf.models.registry import is_pulled, model_folder, named_model
 
 NAME = "smollm2-135m-instruct-q4"
 FOLDER = model_folder(NAME)
-pytestmark = pytest.mark.skipif(not is_pulled(FOLDER), reason=f"{NAME} is not pulled yet")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def real_model():
+    if os.environ.get("CI") == "true":
+        pull(named_model(NAME))
+    elif not is_pulled(FOLDER):
+        pytest.skip(f"{NAME} is not pulled yet (rlhf pull {NAME})")
+
 
 # Ids that the published tokenizer gives; the fourth needs numbers split before blanks are joined.
 PUBLISHED_IDS = {
