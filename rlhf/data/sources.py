@@ -19,7 +19,7 @@ FILE_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 FEEDBACK_PREFIX = "feedback:"
 
 # What our own stages leave beside the rows they write, by its whole name or its end.
-_OWN_NAMES = {MANIFEST_NAME, "upstream.json", "run.json", "log.json", "summary.json"}
+_OWN_NAMES = {MANIFEST_NAME, "reads.json", "run.json", "log.json", "summary.json"}
 _OWN_SUFFIX = ".manifest.json"
 _SPLIT_WORDS = ("train", "test", "validation", "valid", "val", "dev", "eval", "heldout")
 

@@ -1,11 +1,10 @@
 """Turning a GGUF file into an ordinary model folder that every stage can load and save."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rlhf.errors import DataError
+from rlhf.models.loading import quiet_transformers
 from rlhf.models.tokenizer import plain_tokenizer
 
 
@@ -17,7 +16,7 @@ def convert_gguf(gguf: Path, folder: Path, *, pad_token: str) -> str:
     import transformers
 
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model = _dequantised(gguf)
             tokenizer = _tokenizer(gguf, pad_token, model.config.max_position_embeddings)
     except (ValueError, KeyError, IndexError, OSError) as error:
@@ -77,16 +76,3 @@ def _field(gguf: Path, name: str) -> Any:
 
     field = GGUFReader(gguf).get_field(name)
     return None if field is None else field.contents()
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers' remarks about unread GGUF keys off the terminal; its bars stay."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)

@@ -127,7 +127,7 @@ def load_reward_model(
     if adapters:
         _require_head(adapters[-1])
     options = _load_options(dtype, None, quantization_config, attn_implementation, device)
-    with _errors_named(base), _without_load_report():
+    with _errors_named(base), quiet_transformers():
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             base, num_labels=1, output_loading_info=True, **options
         )
@@ -239,8 +239,11 @@ def _require_head(adapter: Path) -> None:
 
 
 @contextmanager
-def _without_load_report() -> Iterator[None]:
-    """Hide transformers' table of weights it made up: the head is checked for by name instead."""
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' remarks off the terminal; its bars stay.
+
+    Its table of weights that it made up says nothing new: a head is checked for by name.
+    """
     from transformers.utils import logging
 
     level = logging.get_verbosity()

@@ -81,7 +81,7 @@ def test_folder_takes_every_file_of_the_split_as_a_whole_word(tmp_path: Path):
 
 def test_folder_without_splits_is_read_whole_but_for_what_our_stages_note(tmp_path: Path):
     put(tmp_path, "b.jsonl", "constraints.jsonl")
-    notes = ("manifest", "upstream", "run", "log", "summary", "b.jsonl.manifest")
+    notes = ("manifest", "reads", "run", "log", "summary", "b.jsonl.manifest")
     for name in notes:
         (tmp_path / f"{name}.json").write_text('{"stage": "sample"}')
     assert names_read(tmp_path) == ["b.jsonl", "constraints.jsonl"]
