@@ -34,6 +34,9 @@ READS: Mapping[str, tuple[str, ...]] = {
 FEW_PROMPTS = 30
 """Below so many prompts an interval over them is itself rough, and a reader is told."""
 
+Purpose = Literal["rate", "gold", "qualification", "retest", "adjudication"]
+"""Why an item was judged. Only `rate` and `adjudication` make labels; the others check raters."""
+
 TaskType = Literal["pairwise", "ratings", "ranking", "rewrite", "flags"]
 
 
@@ -118,6 +121,7 @@ class Judgement:
     rationale: str | None = None
     guideline_version: int | None = None
     supersedes: str | None = None
+    purpose: Purpose = "rate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
