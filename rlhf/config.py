@@ -97,18 +97,25 @@ class CommandParser(argparse.ArgumentParser):
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; ConfigError (with the line) when it holds anything else."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give the path of a YAML file") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file; give the path of a YAML file") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, name: str) -> dict[str, Any]:
+    """The mapping in a YAML text that errors call `name`; ConfigError when it is none."""
+    try:
+        values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        where = f"{name}:{mark.line + 1}" if mark else name
         problem = getattr(error, "problem", None) or "it cannot be parsed"
         raise ConfigError(f"{where}: not valid YAML: {problem}; mend that line") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds no `key: value` lines; see configs/ for examples")
+        raise ConfigError(f"{name}: holds no `key: value` lines; see configs/ for examples")
     return values
 
 

@@ -94,7 +94,12 @@ def invalidate(folder: Path) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON so that the old file survives whatever happens half way (a full disk, a kill)."""
-    write_text(path, json.dumps(jsonable(value), indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: object) -> str:
+    """A value as the JSON text that our files hold."""
+    return json.dumps(jsonable(value), indent=2, ensure_ascii=False) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:

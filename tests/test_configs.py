@@ -51,6 +51,12 @@ def read(path: Path, tmp_path: Path) -> None:
             config = tmp_path / f"{stage.name}.yaml"
             config.write_text(yaml.safe_dump(stage.config))
             assert verb_module(stage.name).parse(["--config", str(config)]) is not None
+    elif path.parts[0] == "campaigns":
+        from rlhf.feedback.campaign_file import plan_campaign
+
+        rows = tmp_path / "completions.jsonl"
+        rows.write_text('{"prompt": "p", "completions": ["a", "b"]}\n')
+        assert plan_campaign(CONFIGS / path, completions=rows).name
     else:
         assert str(path.parent) in (".", "gpu"), f"{path}: nothing reads it"
         assert path.stem in VERBS, f"{path}: nothing reads it"

@@ -25,6 +25,7 @@ JUDGEMENTS_NAME = "judgements.jsonl"
 def main(argv: Sequence[str]) -> int:
     """Collect ratings and write the manifest, or say what is missing and write none."""
     from rlhf.feedback.collection import collect, prepare
+    from rlhf.feedback.exports import ids_hash
     from rlhf.feedback.store import Store
     from rlhf.manifest import invalidate, recorded_stage
 
@@ -47,8 +48,9 @@ def main(argv: Sequence[str]) -> int:
             collect(store, settings)
             invalidate(options.output_dir)
             with store.atomically():  # raters who go on meanwhile: file and numbers still agree
-                _freeze(manifest, store, settings.campaign, options.output_dir)
+                ids = _freeze(manifest, store, settings.campaign, options.output_dir)
                 _describe(manifest, store, options, settings, made)
+                manifest.provenance["judgement_ids_sha256"] = ids_hash(ids)
     except PendingError as pending:
         invalidate(options.output_dir)  # of an earlier run: it speaks of fewer comparisons
         print(pending)
@@ -140,15 +142,17 @@ def _ratings_file(settings: "CollectionSettings") -> Path | None:
     return None if settings.ratings in ("simulated", "human") else Path(settings.ratings)
 
 
-def _freeze(manifest: "Manifest", store: "Store", campaign: str, folder: Path) -> None:
-    """Write the judgements that stand now: the stages after this one train on the same ones."""
+def _freeze(manifest: "Manifest", store: "Store", campaign: str, folder: Path) -> list[str]:
+    """Write the judgements that stand now, and return their ids: later stages train on these."""
     from rlhf.feedback.exports import frozen_rows
     from rlhf.feedback.files import write_rows
     from rlhf.manifest import file_sha256
 
     path = folder / JUDGEMENTS_NAME
-    write_rows(path, frozen_rows(store, campaign))
+    rows = frozen_rows(store, campaign)
+    write_rows(path, rows)
     manifest.outputs[JUDGEMENTS_NAME] = file_sha256(path)
+    return [row["id"] for row in rows]
 
 
 def _describe(
@@ -159,7 +163,6 @@ def _describe(
     made: "MadeComparisons",
 ) -> None:
     """Fill the manifest with what was judged, by whom, and how good it can be."""
-    from rlhf.feedback.exports import ids_hash
     from rlhf.feedback.quality import rating_metrics, truth_metrics, truth_settings
     from rlhf.feedback.simulation import DEFAULT_PANEL
     from rlhf.manifest import file_sha256
@@ -178,7 +181,6 @@ def _describe(
         "ratings": settings.ratings,
         "settings": asdict(settings),
         "guideline_version": store.campaign(settings.campaign).guideline_version,
-        "judgement_ids_sha256": ids_hash(one.id for one in judgements),
     }
     manifest.metrics = rating_metrics(store, settings.campaign)
     manifest.metrics["num_identical"] = made.num_identical

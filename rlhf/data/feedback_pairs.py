@@ -11,11 +11,12 @@ from typing import Any
 
 from rlhf.data.losses import DataLosses
 from rlhf.errors import DataError
-from rlhf.feedback.aggregation import AggregationReport, aggregate
+from rlhf.feedback.aggregation import AggregationReport, aggregate_evidence
 from rlhf.feedback.agreement import noise_ceiling_estimate, signs_by_pair
+from rlhf.feedback.evidence import Evidence, read_evidence
 from rlhf.feedback.imports import import_file
 from rlhf.feedback.store import Store
-from rlhf.records import Comparison, Judgement, LabelledPair, content_hash
+from rlhf.records import Judgement, LabelledPair, content_hash
 
 Row = dict[str, Any]
 Labelled = tuple[list[Row], dict[str, Any], DataLosses]
@@ -31,9 +32,9 @@ def feedback_rows(location: str, campaign: str) -> Labelled:
     DataError when no pair can be labelled.
     """
     with Store.open(location) as store:
-        comparisons, judgements = store.comparisons(campaign), store.judgements(campaign)
+        evidence = read_evidence(store, campaign)
     origin = {"kind": "feedback", "store": location, "campaign": campaign}
-    return _labelled(f"feedback:{location}#{campaign}", comparisons, judgements, origin)
+    return _labelled(f"feedback:{location}#{campaign}", evidence, origin)
 
 
 def is_judgement(row: Mapping[str, Any]) -> bool:
@@ -59,17 +60,12 @@ def judgement_rows(paths: Sequence[Path], campaigns: set[str], name: str) -> Lab
         with Store.open(location, create=True) as store:
             for path in paths:
                 import_file(store, path, campaign=campaign)
-            comparisons, judgements = store.comparisons(campaign), store.judgements(campaign)
-    return _labelled(name, comparisons, judgements, {"kind": "judgements", "campaign": campaign})
+            evidence = read_evidence(store, campaign)
+    return _labelled(name, evidence, {"kind": "judgements", "campaign": campaign})
 
 
-def _labelled(
-    name: str,
-    comparisons: Sequence[Comparison],
-    judgements: Sequence[Judgement],
-    origin: Mapping[str, Any],
-) -> Labelled:
-    pairs, report = aggregate(comparisons, judgements)
+def _labelled(name: str, evidence: Evidence, origin: Mapping[str, Any]) -> Labelled:
+    pairs, report = aggregate_evidence(evidence)
     losses = _noted(report)
     if not pairs:
         raise DataError(
@@ -78,6 +74,7 @@ def _labelled(
         )
     # A store has its items in the order they were put in, a file in the order they were judged.
     pairs.sort(key=lambda pair: pair.item)
+    judgements = [*evidence.counted, *evidence.deciding.values()]
     provenance = {**origin, **_labels(pairs, judgements), **report.as_dict()}
     return [pair_row(pair) for pair in pairs], provenance, losses
 
@@ -87,6 +84,8 @@ def _noted(report: AggregationReport) -> DataLosses:
     for what, count in (
         ("judgements skipped by their rater", report.num_skipped),
         ("judgements without a preference", report.num_without_preference),
+        ("judgements that only check their rater", report.num_checks),
+        ("judgements by excluded raters", report.num_excluded),
         ("pairs with equal votes", report.num_equal_votes),
         ("pairs of identical completions", report.num_identical),
     ):

@@ -12,10 +12,10 @@ from math import inf, isfinite
 from typing import Any
 
 from rlhf.config import nearest_hint
-from rlhf.data.hh import is_transcript, parse_transcript
 from rlhf.data.losses import DataLosses
 from rlhf.data.sources import LoadedDataset, Row
 from rlhf.errors import DataError
+from rlhf.feedback.transcripts import is_transcript, parse_transcript
 from rlhf.records import Message, PromptContent
 
 _WANTED: dict[str, tuple[str, ...]] = {

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhf.feedback.aggregation import votes_of
+from rlhf.feedback.votes import ordinary, votes_of
 from rlhf.records import Estimate, Judgement
 
 NUM_RESAMPLES = 1000
@@ -31,9 +31,12 @@ class Agreement:
 
 
 def signs_by_pair(judgements: Iterable[Judgement]) -> dict[tuple[str, int, int], list[int]]:
-    """For each judged pair of completions the sign of each rater's verdict (the rater's last)."""
+    """For each judged pair of completions the sign of each rater's verdict (the rater's last).
+
+    Of ordinary judgements only: gold items may be chosen for being plain.
+    """
     last: dict[tuple[str, int, int], dict[str, int]] = defaultdict(dict)
-    for judgement in judgements:
+    for judgement in ordinary(judgements):
         for vote in votes_of(judgement):
             key = judgement.item, vote.first, vote.second
             last[key][judgement.annotator] = vote.sign

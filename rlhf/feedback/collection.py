@@ -4,19 +4,17 @@ The raters are simulated, people (who rate in the browser while the stage waits 
 file of judgements made elsewhere. Run again, it takes up where it stopped.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from rlhf.errors import ConfigError, DataError, PendingError
 from rlhf.feedback.files import read_rows
 from rlhf.feedback.imports import import_file
-from rlhf.feedback.rules import check_comparison
+from rlhf.feedback.pairing import MadeComparisons, make_comparisons
 from rlhf.feedback.simulation import (
     DEFAULT_PANEL,
     SimulatedRater,
@@ -24,7 +22,7 @@ from rlhf.feedback.simulation import (
     simulated_verdict,
 )
 from rlhf.feedback.store import MAX_LEASE_S, Campaign, Progress, Store, display_order
-from rlhf.records import Comparison, Completion, Judgement, Prompt, content_hash
+from rlhf.records import Comparison, Judgement, content_hash
 
 DEFAULT_GUIDELINE = (
     "Which completion helps the person more? Prefer one that answers what was asked, says why, "
@@ -52,16 +50,6 @@ class CollectionSettings:
     lease_s: float = 1800
     guideline: str | None = None
     allow_mixed: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MadeComparisons:
-    """The comparisons made of sampled completions; pairs of equal texts were left out."""
-
-    comparisons: list[Comparison]
-    completions: list[tuple[Prompt, Completion]]
-    num_prompts: int
-    num_identical: int
 
 
 def prepare(
@@ -101,39 +89,6 @@ def collect(
     else:
         _import_ratings(store, settings)
     _await_quorum(store, settings)
-
-
-def make_comparisons(
-    rows: Iterable[tuple[str, dict[str, Any]]], *, num_per_prompt: int, seed: int
-) -> MadeComparisons:
-    """Pairs of distinct completions of each prompt, the same for equal rows and seed.
-
-    `rows` are those of `rlhf sample`, each with where it stands. Of a prompt's pairs those are
-    taken whose completions were used least; every prompt's first pair comes before any second.
-    """
-    ranked: list[tuple[int, Comparison]] = []
-    sampled: list[tuple[Prompt, Completion]] = []
-    num_prompts = num_identical = 0
-    seen: set[str] = set()
-    for where, row in rows:
-        prompt, completions = _sample_row(row, where)
-        num_prompts += 1
-        sampled += [(prompt, completion) for completion in completions]
-        pairs = list(combinations(completions, 2))
-        distinct = [pair for pair in pairs if pair[0].text != pair[1].text]
-        num_identical += len(pairs) - len(distinct)
-        for rank, pair in enumerate(_spread(prompt, distinct, num_per_prompt, seed)):
-            comparison = _comparison(prompt, pair)
-            if comparison.item not in seen:
-                seen.add(comparison.item)
-                ranked.append((rank, comparison))
-    ranked.sort(key=lambda entry: entry[0])  # stable: within a rank the order of the file
-    return MadeComparisons(
-        comparisons=[comparison for _, comparison in ranked],
-        completions=sampled,
-        num_prompts=num_prompts,
-        num_identical=num_identical,
-    )
 
 
 def rate_by_panel(store: Store, campaign: str, panel: Sequence[SimulatedRater]) -> int:
@@ -188,70 +143,6 @@ def _panel_judgements(
             verdict=simulated_verdict(rater, item, order, seed=seed),
             guideline_version=guideline_version,
         )
-
-
-def _sample_row(row: dict[str, Any], where: str) -> tuple[Prompt, list[Completion]]:
-    texts = row.get("completions")
-    if "prompt" not in row or not isinstance(texts, list):
-        missing = "prompt" if "prompt" not in row else "completions"
-        raise DataError(f"{where}: no {missing!r}; give the rows that `rlhf sample` writes")
-    columns = {
-        "source": _column(row, ("source", "sources"), len(texts), str, where),
-        "ended": _column(row, ("ended",), len(texts), bool, where),
-        "seed": _column(row, ("seed", "seeds"), len(texts), int, where),
-    }
-    if not all(isinstance(text, str) for text in texts):
-        raise DataError(f"{where}: a completion is not text; give what `rlhf sample` writes")
-    completions = [
-        Completion(text=text, **{name: column[index] for name, column in columns.items()})
-        for index, text in enumerate(texts)
-    ]
-    prompt = Prompt(content=row["prompt"])
-    if completions:
-        try:
-            check_comparison(Comparison(prompt=prompt, completions=tuple(completions), item="-"))
-        except (DataError, KeyError, TypeError) as error:
-            raise DataError(f"{where}: {error}") from None
-    return prompt, completions
-
-
-def _column(
-    row: dict[str, Any], names: Sequence[str], count: int, kind: type, where: str
-) -> list[Any]:
-    """A value for each completion: from a list, or one value for all; None where there is none."""
-    value = next((row[name] for name in names if row.get(name) is not None), None)
-    values = value if isinstance(value, list) else [value] * count
-    if len(values) != count:
-        raise DataError(f"{where}: {names[0]} has {len(values)} values for {count} completions")
-    if any(one is not None and not isinstance(one, kind) for one in values):
-        raise DataError(f"{where}: {names[0]} holds a value that is no {kind.__name__}")
-    return values
-
-
-def _spread(
-    prompt: Prompt, pairs: list[tuple[Completion, Completion]], number: int, seed: int
-) -> list[tuple[Completion, Completion]]:
-    """`number` of the pairs, in an order drawn by the seed, each completion as rarely as can be."""
-    waiting = sorted(
-        pairs,
-        key=lambda pair: content_hash(
-            [seed, prompt.id, *((one.text, one.seed, one.source) for one in pair)]
-        ),
-    )
-    used: dict[str, int] = {}
-    taken: list[tuple[Completion, Completion]] = []
-    while waiting and len(taken) < number:
-        pair = min(waiting, key=lambda one: sum(used.get(each.text, 0) for each in one))
-        waiting = [one for one in waiting if {e.text for e in one} != {e.text for e in pair}]
-        taken.append(pair)
-        for each in pair:
-            used[each.text] = used.get(each.text, 0) + 1
-    return taken
-
-
-def _comparison(prompt: Prompt, pair: tuple[Completion, Completion]) -> Comparison:
-    identity = content_hash([prompt.content, *(completion.text for completion in pair)])
-    return Comparison(prompt=prompt, completions=pair, item=f"pair-{identity[:24]}")
 
 
 def _make_campaign(

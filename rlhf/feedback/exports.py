@@ -1,65 +1,135 @@
-"""Judgements out of the store: as they are, or as what trainers read."""
+"""Judgements out of the store: as they are, or as what trainers read, with where they came from."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from rlhf.errors import DataError
-from rlhf.feedback.aggregation import AggregationReport, aggregate, demonstrations
-from rlhf.feedback.files import write_rows
+from rlhf.errors import ConfigError, DataError, nearest_hint
+from rlhf.feedback.evidence import Evidence, read_evidence
+from rlhf.feedback.files import WRITABLE, check_writable, rows_as_bytes, write_rows
 from rlhf.feedback.interchange import export_row
+from rlhf.feedback.protocols import protocol_of
 from rlhf.feedback.rules import problem_with
-from rlhf.feedback.store import Store
+from rlhf.feedback.soft_labels import METHODS, LabelMethod, labels_of
+from rlhf.feedback.store import Campaign, Store
+from rlhf.feedback.training_rows import (
+    MadeRows,
+    RowSource,
+    demonstration_rows,
+    preference_rows,
+    ranking_rows,
+    rated_rows,
+    unpaired_rows,
+)
 from rlhf.manifest import file_sha256, make_folder, write_json
-from rlhf.records import Comparison, Judgement, LabelledPair, PromptContent, content_hash
+from rlhf.records import Comparison, Judgement, PromptContent, content_hash
 
-FORMATS = ("judgements", "preference", "demonstrations")
+_TRAINING: dict[str, Callable[[RowSource], MadeRows]] = {
+    "preference": preference_rows,
+    "unpaired": unpaired_rows,
+    "ranking": ranking_rows,
+    "demonstrations": demonstration_rows,
+    "rated": rated_rows,
+}
+FORMATS = ("judgements", *_TRAINING)
+_PAIRED = ("preference", "ranking", "unpaired")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
     """Rows for a file, the ids of the judgements behind them, and what was left out."""
 
+    format_name: str
     rows: list[dict[str, Any]]
     judgement_ids: list[str]
-    simulated: bool
-    report: AggregationReport | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
 
-def export_file(store: Store, campaign: str, path: Path, *, format_name: str) -> dict[str, Any]:
-    """Write a campaign's judgements to `path` and a manifest beside it; returns the manifest.
+def make_export(
+    store: Store, campaign: str, format_name: str, *, method: LabelMethod = "votes"
+) -> Export:
+    """A campaign's judgements in one of `FORMATS`; `method` says how votes become labels.
 
-    Raises DataError, with nothing written, when the campaign has nothing of that format.
+    Raises ConfigError for an unknown format, DataError when there is nothing of that format.
     """
-    makers = {
-        "judgements": judgement_rows,
-        "preference": preference_rows,
-        "demonstrations": demonstration_rows,
-    }
-    export = makers[format_name](store, campaign)
+    if format_name not in FORMATS:
+        hint = nearest_hint(format_name, FORMATS)
+        raise ConfigError(f"no format {format_name!r}{hint}; there are {', '.join(FORMATS)}")
+    if method not in METHODS:
+        raise ConfigError(f"no method {method!r} of labelling{nearest_hint(method, METHODS)}")
+    found = store.campaign(campaign)
+    if format_name == "judgements":
+        export = _judgements(store, found)
+    else:
+        export = _training(store, found, format_name, method)
     if not export.rows:
         raise DataError(
             f"{store.location}: campaign {campaign!r} has nothing to export as {format_name}; "
             "collect ratings first"
         )
+    return export
+
+
+def export_file(
+    store: Store,
+    campaign: str,
+    path: Path,
+    *,
+    format_name: str,
+    method: LabelMethod = "votes",
+) -> dict[str, Any]:
+    """Write a campaign's judgements to `path` and a manifest beside it; returns the manifest.
+
+    Raises DataError, with nothing written, when the campaign has nothing of that format.
+    """
+    check_writable(path)
+    export = make_export(store, campaign, format_name, method=method)
     make_folder(path.parent)
-    write_rows(path, export.rows)
-    manifest = {
-        "store": store.location,
-        "campaign": campaign,
-        "format": format_name,
-        "file": path.name,
-        "sha256": file_sha256(path),
-        "num_rows": len(export.rows),
-        "num_judgements": len(set(export.judgement_ids)),
-        "judgement_ids_sha256": ids_hash(export.judgement_ids),
-        "simulated": export.simulated,
-    }
-    if export.report is not None:
-        manifest["counts"] = export.report.as_dict()
+    write_rows(path, _uniform(export.rows, path.name))
+    manifest = manifest_of(export, path.name, file_sha256(path))
     write_json(manifest_path(path), manifest)
     return manifest
+
+
+def export_bytes(
+    store: Store,
+    campaign: str,
+    format_name: str,
+    suffix: str,
+    *,
+    method: LabelMethod = "votes",
+) -> tuple[str, bytes, dict[str, Any]]:
+    """The name and content of an exported file, and its manifest: nothing is written.
+
+    `suffix` is one of `.jsonl`, `.jsonl.gz`, `.json` and `.parquet`.
+    """
+    if suffix not in WRITABLE:
+        raise ConfigError(f"no suffix {suffix!r}; there are {', '.join(WRITABLE)}")
+    export = make_export(store, campaign, format_name, method=method)
+    plain = "".join(one if one.isalnum() or one in "-_" else "-" for one in campaign)
+    name = f"{plain}-{format_name}{suffix}"
+    content = rows_as_bytes(_uniform(export.rows, name), suffix)
+    return name, content, manifest_of(export, name, sha256(content).hexdigest())
+
+
+def manifest_of(export: Export, file_name: str, digest: str) -> dict[str, Any]:
+    """What lies beside an exported file: how it came to be, down to the ids of the judgements."""
+    ids = sorted(set(export.judgement_ids))
+    return {
+        **export.provenance,
+        "format": export.format_name,
+        "file": file_name,
+        "sha256": digest,
+        "num_rows": len(export.rows),
+        "num_judgements": len(ids),
+        "judgement_ids_sha256": ids_hash(ids),
+        "counts": export.counts,
+        "judgement_ids": ids,
+    }
 
 
 def manifest_path(path: Path) -> Path:
@@ -72,69 +142,28 @@ def ids_hash(judgement_ids: Iterable[str]) -> str:
     return content_hash(sorted(set(judgement_ids)))
 
 
-def judgement_rows(store: Store, campaign: str) -> Export:
-    """Every judgement, superseded ones too, in the interchange format."""
-    items, judgements = _judged(store, campaign, current_only=False)
-    given = store.given(campaign)
-    return Export(
-        rows=[export_row(one, items[one.item], given.get(one.id)) for one in judgements],
-        judgement_ids=[one.id for one in judgements],
-        simulated=any(one.simulated for one in judgements),
-    )
-
-
 def frozen_rows(store: Store, campaign: str) -> list[dict[str, Any]]:
     """What stands in a campaign, skips among it, as rows that can be imported by themselves.
 
-    Without what was superseded or taken back, hence without `supersedes`. In the order of the
+    Without what was superseded or taken back, hence without `supersedes`; without raters who
+    are excluded, and without adjudications that are in force no longer. In the order of the
     items and, within one, of the raters' names; every value refers to the item's own order of
     completions, whatever an imported line said.
     """
-    items, judgements = _judged(store, campaign)
+    evidence = read_evidence(store, campaign)
+    items = {one.item: one for one in evidence.comparisons}
+    _check_whole(store, items, evidence.judgements)
+    in_force = {one.id for one in evidence.deciding.values()}
+    standing = [
+        one
+        for one in evidence.judgements
+        if (one.id in in_force if one.purpose == "adjudication" else evidence.weight(one.annotator))
+    ]
     places = {item: place for place, item in enumerate(items)}
     said = sorted(  # stable: of several by one rater the last stays the last
-        judgements, key=lambda one: (places[one.item], one.annotator)
+        standing, key=lambda one: (places[one.item], one.annotator)
     )
     return [export_row(replace(one, supersedes=None), items[one.item]) for one in said]
-
-
-def preference_rows(store: Store, campaign: str) -> Export:
-    """The labelled pairs in TRL's preference format, raters pseudonymised.
-
-    `chosen` and `rejected` are messages where the prompt is, text where it is text.
-    """
-    items, judgements = _judged(store, campaign)
-    pairs, report = aggregate(items.values(), judgements)
-    names = pseudonyms(judgements)
-    raters = {one.id: names[one.annotator] for one in judgements}
-    return Export(
-        rows=[_preference(pair, raters) for pair in pairs],
-        judgement_ids=[key for pair in pairs for key in pair.judgement_ids],
-        simulated=any(pair.simulated for pair in pairs),
-        report=report,
-    )
-
-
-def demonstration_rows(store: Store, campaign: str) -> Export:
-    """What raters wrote themselves in TRL's prompt-completion format, raters pseudonymised."""
-    items, judgements = _judged(store, campaign)
-    written = list(demonstrations(items.values(), judgements))
-    names = pseudonyms(judgements)
-    rows = [
-        {
-            "prompt": demonstration.prompt.content,
-            "completion": _as_turn(demonstration.prompt.content, demonstration.completion),
-            "judgement_ids": [judgement.id],
-            "raters": [names[judgement.annotator]],
-            "simulated": judgement.simulated,
-        }
-        for demonstration, judgement in written
-    ]
-    return Export(
-        rows=rows,
-        judgement_ids=[judgement.id for _, judgement in written],
-        simulated=any(judgement.simulated for _, judgement in written),
-    )
 
 
 def pseudonyms(judgements: Sequence[Judgement]) -> dict[str, str]:
@@ -149,12 +178,104 @@ def pseudonyms(judgements: Sequence[Judgement]) -> dict[str, str]:
     return names
 
 
-def _judged(
-    store: Store, campaign: str, *, current_only: bool = True
-) -> tuple[dict[str, Comparison], list[Judgement]]:
-    """The items of a campaign by name, and its judgements; DataError where they do not fit."""
-    items = {one.item: one for one in store.comparisons(campaign)}
-    judgements = store.judgements(campaign, current_only=current_only)
+def _judgements(store: Store, campaign: Campaign) -> Export:
+    """Every judgement, superseded ones and checks of raters too, in the interchange format."""
+    judgements = store.judgements(campaign.name, current_only=False)
+    items = {one.item: one for one in store.comparisons(campaign.name)}
+    _check_whole(store, items, judgements)
+    given = store.given(campaign.name)
+    ids = [one.id for one in judgements]
+    evidence = Evidence(comparisons=list(items.values()), judgements=judgements)
+    return Export(
+        format_name="judgements",
+        rows=[export_row(one, items[one.item], given.get(one.id)) for one in judgements],
+        judgement_ids=ids,
+        provenance=_provenance(store, campaign, evidence, ids),
+    )
+
+
+def _training(store: Store, campaign: Campaign, format_name: str, method: LabelMethod) -> Export:
+    evidence = read_evidence(store, campaign.name)
+    _check_whole(store, {one.item: one for one in evidence.comparisons}, evidence.judgements)
+    settings = {key: campaign.settings[key] for key in ("criteria",) if key in campaign.settings}
+    criteria = protocol_of("pairwise", settings).criteria
+    source = RowSource(
+        evidence=evidence,
+        names=pseudonyms(evidence.judgements),
+        task=campaign.task,
+        criteria=criteria,
+        method=method,
+    )
+    made = _TRAINING[format_name](source)
+    provenance = _provenance(store, campaign, evidence, made.judgement_ids)
+    if format_name in _PAIRED:
+        provenance["label_method"] = _label_method(evidence, method)
+    return Export(
+        format_name=format_name,
+        rows=made.rows,
+        judgement_ids=made.judgement_ids,
+        counts=dict(made.counts),
+        provenance=provenance,
+    )
+
+
+def _label_method(evidence: Evidence, method: LabelMethod) -> dict[str, str]:
+    """The model that made the labels, and why that one."""
+    if method == "votes":
+        return {"method": "votes", "why": "asked for"}
+    labels = labels_of(evidence, method=method)
+    return {"method": labels.method, "why": labels.why}
+
+
+def _provenance(
+    store: Store, campaign: Campaign, evidence: Evidence, judgement_ids: Iterable[str]
+) -> dict[str, Any]:
+    """Whose judgements, under which guideline, and what leads decided about them."""
+    used = set(judgement_ids)
+    behind = [one for one in evidence.judgements if one.id in used]
+    names = pseudonyms(evidence.judgements)
+    said = Counter(one.annotator for one in behind)
+    simulated = evidence.simulated
+    return {
+        "store": store.location,
+        "campaign": campaign.name,
+        "task": campaign.task,
+        "simulated": any(one.simulated for one in behind),
+        "raters": [
+            {
+                "name": names[name],
+                "simulated": simulated[name],
+                "num_judgements": number,
+                "weight": evidence.weight(name),
+            }
+            for name, number in said.items()
+        ],
+        "guideline_versions": _guideline_versions(store, campaign, behind),
+        "num_raters_excluded": sum(weight == 0 for weight in evidence.weights.values()),
+        "num_raters_down_weighted": sum(0 < weight < 1 for weight in evidence.weights.values()),
+        "num_items_adjudicated": len(evidence.deciding),
+    }
+
+
+def _guideline_versions(
+    store: Store, campaign: Campaign, judgements: Iterable[Judgement]
+) -> list[dict[str, Any]]:
+    """The guidelines that the judgements were made under, each by its hash; None is unknown."""
+    counts = Counter(one.guideline_version for one in judgements)
+    hashes = {version: content_hash(text) for version, text, _ in store.guidelines(campaign.name)}
+    return [
+        {
+            "version": version,
+            "sha256": None if version is None else hashes.get(version),
+            "num_judgements": counts[version],
+        }
+        for version in sorted(counts, key=lambda one: -1 if one is None else one)
+    ]
+
+
+def _check_whole(
+    store: Store, items: dict[str, Comparison], judgements: Iterable[Judgement]
+) -> None:
     for judgement in judgements:
         item = items.get(judgement.item)
         problem = "its item is gone" if item is None else problem_with(judgement, item)
@@ -163,27 +284,21 @@ def _judged(
                 f"{store.location}: damaged store: judgement {judgement.id!a}: {problem}; "
                 "`rlhf feedback check` tells more"
             )
-    return items, judgements
 
 
-def _preference(pair: LabelledPair, raters: dict[str, str]) -> dict[str, Any]:
-    return {
-        "prompt": pair.prompt.content,
-        "chosen": _as_turn(pair.prompt.content, pair.chosen.text),
-        "rejected": _as_turn(pair.prompt.content, pair.rejected.text),
-        "p_chosen": pair.p_chosen,
-        "margin": pair.margin,
-        "chosen_ended": pair.chosen.ended,
-        "rejected_ended": pair.rejected.ended,
-        "chosen_source": pair.chosen.source,
-        "rejected_source": pair.rejected.source,
-        "item": pair.item,
-        "judgement_ids": list(pair.judgement_ids),
-        "raters": [raters[key] for key in pair.judgement_ids],
-        "simulated": pair.simulated,
-    }
+_TEXTS = ("prompt", "chosen", "rejected", "completion")
 
 
-def _as_turn(prompt: PromptContent, text: str) -> PromptContent:
-    """A completion in the form of its prompt: text, or one assistant message."""
-    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+def _uniform(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The rows as one table: a Parquet column holds texts or messages, not some of each."""
+    kinds = {isinstance(row["prompt"], str) for row in rows}
+    if not name.endswith(".parquet") or len(kinds) < 2:
+        return rows
+    return [
+        row | {key: _as_messages(row[key], key) for key in _TEXTS if key in row} for row in rows
+    ]
+
+
+def _as_messages(content: PromptContent, key: str) -> PromptContent:
+    role = "user" if key == "prompt" else "assistant"
+    return [{"role": role, "content": content}] if isinstance(content, str) else content

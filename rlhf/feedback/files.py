@@ -1,17 +1,19 @@
-"""Files of JSON rows: `.jsonl`, `.jsonl.gz` and `.json`, read with line numbers, written whole."""
+"""Files of rows: JSON is read with line numbers; JSON and Parquet are written whole."""
 
 import gzip
+import io
 import json
 import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rlhf.errors import ConfigError, DataError, StageError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json")
+WRITABLE = (*SUFFIXES, ".parquet")
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -19,8 +21,22 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
     Raises ConfigError when there is no such file or its suffix is none of `SUFFIXES`.
     """
-    _check_suffix(path)
-    content = _read_bytes(path)
+    _suffix(path)
+    yield from _rows(path, _read_bytes(path))
+
+
+def read_text_rows(text: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows in the text of a file called `name` that is not on this machine; as `read_rows`."""
+    if not name.endswith((".jsonl", ".json")):
+        raise ConfigError(f"{name}: neither .jsonl nor .json; convert or rename it")
+    try:
+        content = text.removeprefix("\ufeff").encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{name}: holds half a character (a lone surrogate)") from None
+    yield from _rows(Path(name), content)
+
+
+def _rows(path: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
     if path.name.endswith(".json"):
         yield from _listed(path, content)
         return
@@ -32,15 +48,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write rows through a temporary neighbour: a reader sees the old file or all of the new."""
-    _check_suffix(path)
-    listed = list(rows)
-    if path.name.endswith(".json"):
-        content = (json.dumps(listed, ensure_ascii=False, indent=1) + "\n").encode()
-    else:
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in listed)
-        content = "".join(lines).encode()
-    if path.name.endswith(".gz"):
-        content = gzip.compress(content, mtime=0)  # equal rows make equal bytes
+    content = rows_as_bytes(rows, _suffix(path, WRITABLE))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         temporary.write_bytes(content)
@@ -52,9 +60,44 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         ) from None
 
 
-def _check_suffix(path: Path) -> None:
-    if not path.name.endswith(SUFFIXES):
-        raise ConfigError(f"{path}: not one of {', '.join(SUFFIXES)}; rename or convert it")
+def rows_as_bytes(rows: Iterable[dict[str, Any]], suffix: str) -> bytes:
+    """Rows as the content of a file of one of `WRITABLE`; equal rows make equal bytes."""
+    listed = list(rows)
+    if suffix == ".parquet":
+        return _as_parquet(listed)
+    if suffix == ".json":
+        return (json.dumps(listed, ensure_ascii=False, indent=1) + "\n").encode()
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in listed)
+    content = "".join(lines).encode()
+    return gzip.compress(content, mtime=0) if suffix == ".jsonl.gz" else content
+
+
+def check_writable(path: Path) -> None:
+    """Raise ConfigError unless a file of this name can be written."""
+    _suffix(path, WRITABLE)
+
+
+def _as_parquet(rows: list[dict[str, Any]]) -> bytes:
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    columns = dict.fromkeys(column for row in rows for column in row)
+    whole = [{column: row.get(column) for column in columns} for row in rows]
+    sink = io.BytesIO()
+    try:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(whole), sink)
+    except pyarrow.ArrowException as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"no Parquet column can hold this ({reason}); write .jsonl") from None
+    return sink.getvalue()
+
+
+def _suffix(path: Path, known: Sequence[str] = SUFFIXES) -> str:
+    """The suffix of a file's name; ConfigError when it is none of those that are known."""
+    found = next((suffix for suffix in known if path.name.endswith(suffix)), None)
+    if found is None:
+        raise ConfigError(f"{path}: not one of {', '.join(known)}; rename or convert it")
+    return found
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -227,7 +227,7 @@ def _make_campaign(
         kinds = sorted({task, *counts})
         paired = all(len(row.comparison.completions) == 2 for row in rows)
         plain = kinds == [task] and (paired or task != "pairwise")
-        settings: dict[str, Any] = {} if plain else {"kinds": kinds}
+        settings: dict[str, Any] = asked_of(rows) if plain else {"kinds": kinds, **asked_of(rows)}
         store.create_campaign(name, task=task, overlap=_raters_per_item(rows), settings=settings)
         return
     if task is not None and task != there.task:
@@ -236,6 +236,46 @@ def _make_campaign(
         kinds = sorted({*there.kinds, *counts})
         if kinds != sorted(there.kinds):
             store.change_settings(name, {**there.settings, "kinds": kinds})
+
+
+def asked_of(rows: Iterable[ParsedRow]) -> dict[str, Any]:
+    """The criteria and flags in some rows as a campaign's settings, so that it can be rated here.
+
+    A criterion's scale is the usual one that holds its values: 1 to 5, 0 to 4 and so on; where
+    none does, the criteria are left out.
+    """
+    values: dict[str, set[float]] = defaultdict(set)
+    flags: set[str] = set()
+    for row in rows:
+        for name, given in (row.judgement.ratings or {}).items():
+            values[name] |= {value for value in given if value is not None}
+        flags |= {flag for one in row.judgement.flags or () for flag in one}
+    asked: dict[str, Any] = {}
+    scales = {name: _scale(given) for name, given in sorted(values.items())}
+    if values and all(scales.values()) and all(map(_plain, values)):
+        asked["criteria"] = [
+            {"name": name, "title": name, "low": scale[0], "high": scale[1]}
+            for name, scale in scales.items()
+            if scale is not None
+        ]
+    if flags and all(map(_plain, flags)):
+        asked["flags"] = [{"name": flag, "label": flag} for flag in sorted(flags)]
+    return asked
+
+
+_SCALES = ((0, 1), (1, 5), (0, 4), (0, 5), (1, 7), (1, 10), (0, 9))
+
+
+def _scale(values: set[float]) -> tuple[int, int] | None:
+    """The first of the usual scales that holds all of the values."""
+    return next(
+        (scale for scale in _SCALES if all(scale[0] <= value <= scale[1] for value in values)),
+        None,
+    )
+
+
+def _plain(name: str) -> bool:
+    return bool(name.strip()) and name.isprintable()
 
 
 def _most_common(counts: Counter[str]) -> TaskType:

@@ -8,12 +8,12 @@ not know), those words are kept beside the judgement as `given` and laid over it
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from rlhf.errors import DataError
 from rlhf.feedback.rules import check_comparison, problem_with
 from rlhf.feedback.store import texts_hash
-from rlhf.records import Comparison, Completion, Judgement, Prompt, content_hash
+from rlhf.records import Comparison, Completion, Judgement, Prompt, Purpose, content_hash
 
 _REQUIRED = (
     "prompt",
@@ -27,7 +27,7 @@ _REQUIRED = (
 _OPTIONAL = (
     *("campaign", "id", "item", "supersedes", "guideline_version", "sources", "ended", "seeds"),
     *("flags", "verdict", "both_bad", "ranking", "ratings", "rewrite", "rewrite_of", "skip"),
-    "rationale",
+    *("rationale", "purpose"),
 )
 KNOWN_KEYS = frozenset((*_REQUIRED, *_OPTIONAL))
 
@@ -198,7 +198,6 @@ def _comparison(row: dict[str, Any], item: str) -> Comparison:
 def _judgement(row: dict[str, Any], campaign: str, item: str) -> Judgement:
     named = {key: value for key, value in row.items() if key != "id"}
     judgement_id = _take(row, "id", _text) or f"import-{content_hash([campaign, named])[:32]}"
-    ratings = _take(row, "ratings", _ratings)
     return Judgement(
         id=judgement_id,
         campaign=campaign,
@@ -208,18 +207,29 @@ def _judgement(row: dict[str, Any], campaign: str, item: str) -> Judgement:
         seconds=_number("seconds", row["seconds"]),
         created_at=_moment("created_at", row["created_at"]),
         shown_order=tuple(_list_of("shown_order", row["shown_order"], _integer)),
-        verdict=_take(row, "verdict", _integer),
-        both_bad=_take(row, "both_bad", _truth) or False,
-        ranking=_take(row, "ranking", lambda key, value: tuple(_list_of(key, value, _integer))),
-        ratings=ratings,
-        rewrite=_take(row, "rewrite", _text),
-        rewrite_of=_take(row, "rewrite_of", _integer),
-        skip=_take(row, "skip", _text),
-        flags=_take(row, "flags", _flags),
         rationale=_take(row, "rationale", _text),
         guideline_version=_take(row, "guideline_version", _integer),
         supersedes=_take(row, "supersedes", _text),
+        purpose=_take(row, "purpose", _purpose) or "rate",
+        **values_of(row),
     )
+
+
+def values_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says of its completions, as the fields of a Judgement.
+
+    Raises TypeError or ValueError for a value of another kind than its key's.
+    """
+    return {
+        "verdict": _take(row, "verdict", _integer),
+        "both_bad": _take(row, "both_bad", _truth) or False,
+        "ranking": _take(row, "ranking", lambda key, value: tuple(_list_of(key, value, _integer))),
+        "ratings": _take(row, "ratings", _ratings),
+        "rewrite": _take(row, "rewrite", _text),
+        "rewrite_of": _take(row, "rewrite_of", _integer),
+        "skip": _take(row, "skip", _text),
+        "flags": _take(row, "flags", _flags),
+    }
 
 
 def _said(judgement: Judgement) -> dict[str, Any]:
@@ -236,6 +246,7 @@ def _said(judgement: Judgement) -> dict[str, Any]:
         "rationale": judgement.rationale,
         "guideline_version": judgement.guideline_version,
         "supersedes": judgement.supersedes,
+        "purpose": None if judgement.purpose == "rate" else judgement.purpose,
     }
 
 
@@ -243,7 +254,7 @@ def _listed(values: tuple[int, ...] | None) -> list[int] | None:
     return None if values is None else list(values)
 
 
-def _take(row: dict[str, Any], key: str, reader: Reader) -> Any:
+def _take(row: Mapping[str, Any], key: str, reader: Reader) -> Any:
     return None if row.get(key) is None else reader(key, row[key])
 
 
@@ -308,6 +319,13 @@ def _flags(key: str, value: Any) -> tuple[tuple[str, ...], ...]:
         return tuple(_list_of(name, one, _text))
 
     return tuple(_list_of(key, value, reader))
+
+
+def _purpose(key: str, value: Any) -> Purpose:
+    if value not in get_args(Purpose):
+        raise ValueError(f"{key} {_shown(value)} is none of {', '.join(get_args(Purpose))}")
+    purpose: Purpose = value
+    return purpose
 
 
 def _moment(key: str, value: Any) -> datetime:

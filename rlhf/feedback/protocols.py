@@ -4,12 +4,13 @@ A protocol says what is asked for each item (criteria, flags, a reason), in whic
 much checking there is (gold items, retests, a qualification round).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from rlhf.errors import ConfigError, DataError, nearest_hint
-from rlhf.feedback.rules import TASKS
+from rlhf.feedback.rules import TASKS, kinds_of
 from rlhf.records import Judgement, TaskType
 
 Rationale = Literal["off", "optional", "required"]
@@ -128,6 +129,8 @@ def problem_with_answer(protocol: Protocol, judgement: Judgement) -> str | None:
         return f"verdict {judgement.verdict} is not on this campaign's scale"
     if judgement.both_bad and not protocol.both_bad:
         return "this campaign does not ask whether both are bad"
+    if judgement.rewrite is not None and not judgement.rewrite.strip():
+        return "the text that was written is empty; write it, or skip with a reason"
     return _rating_problem(protocol, judgement) if protocol.task == "ratings" else None
 
 
@@ -156,13 +159,16 @@ def _check(protocol: Protocol) -> None:
     share = protocol.qualify_share
     if share is not None and not (_is_number(share) and 0 < share <= 1):
         raise ConfigError(f"qualify_share {share!r}: a share of the items, above 0 and up to 1")
-    if not _is_number(protocol.too_fast_s) or protocol.too_fast_s < 0:
+    if not _is_number(protocol.too_fast_s) or not 0 <= protocol.too_fast_s < math.inf:
         raise ConfigError(f"too_fast_s {protocol.too_fast_s!r}: seconds, 0 or more")
     if protocol.rationale not in get_args(Rationale):
         raise ConfigError(f"rationale {protocol.rationale!r}: one of off, optional, required")
     for name in ("title", "description", "consent"):
         if not isinstance(getattr(protocol, name), str):
             raise ConfigError(f"{name}: text is needed")
+    for name in ("both_bad", "paused"):
+        if not isinstance(getattr(protocol, name), bool):
+            raise ConfigError(f"{name} {getattr(protocol, name)!r}: true or false is needed")
     if protocol.task == "ratings" and not protocol.criteria:
         raise ConfigError("a ratings campaign needs criteria; name at least one")
     if protocol.task == "flags" and not protocol.flags:
@@ -182,13 +188,22 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _read_scale(rows: Any) -> tuple[Choice, ...]:
-    choices = tuple(Choice(**_object("scale", row, {"value", "label", "short"})) for row in rows)
+    wanted = {"value", "label", "short"}
+    choices = tuple(Choice(**_object("scale", row, wanted)) for row in _list("scale", rows))
     for choice in choices:
-        if not isinstance(choice.value, int) or not -3 <= choice.value <= 3:
+        if not _is_whole(choice.value) or not -3 <= choice.value <= 3:
             raise ConfigError(f"scale: value {choice.value!r} is not a whole number within -3..3")
     if len(choices) < 2:
         raise ConfigError("scale: at least two choices are needed")
+    values = {choice.value for choice in choices}
+    lonely = next((value for value in sorted(values) if -value not in values), None)
+    if lonely is not None:  # sides are swapped at random: what A can be, B must be able to be
+        raise ConfigError(f"scale: {lonely} stands there without {-lonely}; give both sides alike")
     return choices
 
 
@@ -206,7 +221,7 @@ def _read_criterion(row: Any) -> Criterion:
     except (TypeError, ValueError):
         raise ConfigError("criteria: anchors map a number to words, as in {1: 'bad'}") from None
     criterion = Criterion(**values)
-    if not all(isinstance(bound, int) for bound in (criterion.low, criterion.high)):
+    if not all(_is_whole(bound) for bound in (criterion.low, criterion.high)):
         raise ConfigError(f"criteria: {criterion.name!r} needs whole numbers as low and high")
     if not 0 < criterion.high - criterion.low <= 9:
         raise ConfigError(f"criteria: {criterion.name!r} needs low < high, at most ten values")
@@ -237,7 +252,14 @@ def _object(
         names = ", ".join(sorted(needed))
         more = f" (and perhaps {', '.join(sorted(optional))})" if optional else ""
         raise ConfigError(f"{key}: each entry needs {names}{more}, and this one is {row!r}")
+    for name in _TEXTS & row.keys():
+        if not isinstance(row[name], str):
+            raise ConfigError(f"{key}: {name} {row[name]!r}: text is needed; put it in quotes")
     return dict(row)
+
+
+_TEXTS = {"name", "title", "question", "label", "short"}
+"""The keys of a choice, a criterion or a flag that hold words for people."""
 
 
 _READERS = {"scale": _read_scale, "criteria": _read_criteria, "flags": _read_flags}
@@ -248,6 +270,12 @@ PROTOCOL_KEYS = tuple(name for name in Protocol.__dataclass_fields__ if name != 
 
 def require_answer(protocol: Protocol, judgement: Judgement) -> None:
     """Raise DataError, saying what is missing, unless a judgement answers what is asked."""
-    problem = problem_with_answer(protocol, judgement)
+    problem = problem_with_answer(protocol, judgement) or _unasked(protocol, judgement)
     if problem is not None:
         raise DataError(problem)
+
+
+def _unasked(protocol: Protocol, judgement: Judgement) -> str | None:
+    """What a judgement says beyond its task and flags: it would be exported like an answer."""
+    extra = set(kinds_of(judgement)) - {protocol.task, "flags"}
+    return f"this campaign does not ask for {min(extra)}; leave it out" if extra else None

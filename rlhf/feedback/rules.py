@@ -5,9 +5,10 @@ from collections.abc import Collection, Sequence
 from typing import get_args
 
 from rlhf.errors import DataError
-from rlhf.records import Comparison, Judgement, PromptContent, TaskType
+from rlhf.records import Comparison, Judgement, PromptContent, Purpose, TaskType
 
 TASKS: tuple[TaskType, ...] = get_args(TaskType)
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 UNDONE = "undone"
 """The skip reason of a judgement that its rater took back and has not yet given anew."""

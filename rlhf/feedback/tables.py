@@ -131,11 +131,11 @@ comparisons = Table(
     Column("position", Integer, nullable=False),  # the order in which items are given out
     Column("num_raters", Integer, nullable=False),  # raters with a standing, unskipped judgement
     Column("texts_hash", Text, nullable=False),  # what the item holds, whatever its order
-    Column("purpose", Text, nullable=False),  # rate; gold and qualification are to come
-    Column("gold", JsonText),  # the expected values of a gold item
+    Column("purpose", Text, nullable=False),  # rate, gold or qualification: see records.Purpose
+    Column("gold", JsonText),  # the answer that is expected of raters: see gold.py
     Column("created_at", Moment, nullable=False),
     UniqueConstraint("campaign_id", "item", name="uq_comparisons_campaign_id_item"),
-    Index("ix_comparisons_open", "campaign_id", "num_raters", "position"),
+    Index("ix_comparisons_open", "campaign_id", "purpose", "position", "num_raters"),
     Index("ix_comparisons_texts", "campaign_id", "texts_hash"),
 )
 
@@ -157,6 +157,78 @@ annotators = Table(
     Column("personal", JsonText),  # whatever else is known of the person; blanked by erasure
     Column("created_at", Moment, nullable=False),
     Column("erased_at", Moment),
+    Column("password_hash", Text),  # argon2's own text
+    Column("disabled_at", Moment),
+)
+
+identities = Table(
+    "identities",
+    metadata,
+    Column("issuer", AnyText, primary_key=True),
+    Column("subject", AnyText, primary_key=True),
+    Column("annotator_id", ForeignKey("annotators.id"), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Index("ix_identities_annotator", "annotator_id"),
+)
+
+invites = Table(
+    "invites",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("token_hash", Text, nullable=False, unique=True),
+    Column("role", Text, nullable=False),
+    Column("annotator_id", ForeignKey("annotators.id")),  # whom it signs in; null: somebody new
+    Column("created_by", ForeignKey("annotators.id")),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+    Column("used_at", Moment),
+    Column("used_by", ForeignKey("annotators.id")),
+    Column("revoked_at", Moment),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_hash", Text, primary_key=True),
+    Column("annotator_id", ForeignKey("annotators.id"), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+    Index("ix_sessions_annotator", "annotator_id"),
+)
+
+sign_in_failures = Table(
+    "sign_in_failures",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("key_hash", Text, nullable=False),
+    Column("failed_at", Moment, nullable=False),
+    Index("ix_sign_in_failures_key", "key_hash", "failed_at"),
+)
+
+consents = Table(
+    "consents",
+    metadata,
+    Column("campaign_id", ForeignKey("campaigns.id"), primary_key=True),
+    Column("annotator_id", ForeignKey("annotators.id"), primary_key=True),
+    Column("text_hash", Text, primary_key=True),
+    Column("text", AnyText, nullable=False),  # what was agreed to, word for word
+    Column("agreed_at", Moment, nullable=False),
+)
+
+rater_decisions = Table(
+    "rater_decisions",
+    metadata,
+    Column("id", Integer, primary_key=True),  # of one rater and campaign the last one holds
+    Column("campaign_id", ForeignKey("campaigns.id"), nullable=False),
+    Column("annotator_id", ForeignKey("annotators.id"), nullable=False),
+    Column("weight", Double, nullable=False),
+    Column("reopen", Boolean, nullable=False),  # the rater's items want others in their place
+    Column("reason", AnyText, nullable=False),
+    Column("decided_by", ForeignKey("annotators.id"), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("erased_at", Moment),
+    CheckConstraint("weight BETWEEN 0 AND 1", name="ck_rater_decisions_weight"),
+    Index("ix_rater_decisions_rater", "campaign_id", "annotator_id"),
 )
 
 assignments = Table(
@@ -172,6 +244,7 @@ assignments = Table(
     Column("outcome", Text),  # judged | expired, once closed
     Column("shown_order", JsonText, nullable=False),
     Column("guideline_version", Integer, nullable=False),
+    Column("purpose", Text, nullable=False, server_default="rate"),
     Index("ix_assignments_annotator", "annotator_id", "campaign_id", "closed_at"),
     Index("ix_assignments_comparison", "comparison_id", "closed_at"),
 )
@@ -211,8 +284,22 @@ judgements = Table(
     Column("guideline_version", Integer),
     Column("given", JsonText),  # what an imported line said in other words; see interchange
     Column("erased_at", Moment),
+    Column("purpose", Text, nullable=False, server_default="rate"),
     CheckConstraint("verdict BETWEEN -3 AND 3", name="ck_judgements_verdict"),
     CheckConstraint("seconds >= 0", name="ck_judgements_seconds"),
     Index("ix_judgements_comparison", "comparison_id", "annotator_id"),
     Index("ix_judgements_annotator", "annotator_id"),
+)
+
+adjudications = Table(
+    "adjudications",
+    metadata,
+    Column("id", Integer, primary_key=True),  # of one item the last one holds
+    Column("comparison_id", ForeignKey("comparisons.id"), nullable=False),
+    Column("judgement_id", ForeignKey("judgements.id")),  # null: withdrawn
+    Column("decided_by", ForeignKey("annotators.id"), nullable=False),
+    Column("reason", AnyText, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("erased_at", Moment),
+    Index("ix_adjudications_comparison", "comparison_id"),
 )

@@ -194,7 +194,9 @@ def test_failed_import_leaves_an_existing_store_as_it_was(tmp_path: Path, rating
         assert {annotator.name for annotator in opened.annotators()} == {"ann", "bob"}
 
 
-@pytest.mark.parametrize("command", ["import", "export", "check"])
+@pytest.mark.parametrize(
+    "command", ["import", "export", "check", "backup", "campaign", "agreement", "reliability"]
+)
 def test_help_of_each_subcommand_has_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,3 +204,141 @@ def test_help_of_each_subcommand_has_an_example(
         main(["feedback", command, "--help"])
     assert caught.value.code == 0
     assert f"example: rlhf feedback {command}" in capsys.readouterr().out
+
+
+@pytest.fixture
+def completions(tmp_path: Path) -> Path:
+    return write_jsonl(
+        tmp_path / "completions.jsonl",
+        {"prompt": "Name a tree.", "completions": ["Oak", "Brick"], "source": ["m", "m"]},
+        {"prompt": "Name a bird.", "completions": ["Owl", "Owl"]},
+    )
+
+
+def test_campaign_create_makes_it_once(
+    tmp_path: Path, completions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = str(tmp_path / "feedback.db")
+    file = Path(__file__).parents[2] / "configs" / "campaigns" / "helpful.yaml"
+    words = ["feedback", "campaign", "create", str(file), "--store", store]
+    assert main([*words, "--completions", str(completions)]) == 0
+    printed = capsys.readouterr().out
+    assert "campaign 'helpful' (pairwise) made: 1 items, 3 raters for each" in printed
+    assert "left out: 1 pairs whose completions say the same" in printed
+    assert main([*words, "--completions", str(completions)]) == 0
+    assert "is there already" in capsys.readouterr().out
+    with Store.open(store) as opened:
+        assert opened.campaign("helpful").overlap == 3
+
+
+def test_campaign_create_with_a_mistake_makes_no_store(
+    tmp_path: Path, completions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "campaign.yaml"
+    file.write_text("name: c\ntask: pairwise\noverlp: 2\ncompletions: completions.jsonl\n")
+    store = tmp_path / "feedback.db"
+    assert main(["feedback", "campaign", "create", str(file), "--store", str(store)]) == 2
+    said = capsys.readouterr().err
+    assert "campaign.yaml: unknown key 'overlp'; did you mean 'overlap'?" in said
+    assert said.count("\n") == 1
+    assert not store.exists()
+    assert main(["feedback", "campaign", "create", "none.yaml", "--store", str(store)]) == 2
+    file.write_text("name: c\ntask: pairwise\ncompletions: [{prompt: p}]\n")
+    assert main(["feedback", "campaign", "create", str(file), "--store", str(store)]) == 3
+    assert not store.exists()
+
+
+def test_backup_is_a_store(
+    tmp_path: Path, ratings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, copy = str(tmp_path / "feedback.db"), str(tmp_path / "copy.db")
+    main(["feedback", "import", str(ratings), "--store", store])
+    assert main(["feedback", "backup", copy, "--store", store]) == 0
+    assert "a copy of" in capsys.readouterr().out
+    with Store.open(copy) as opened:
+        assert len(opened.judgements()) == 3
+    assert main(["feedback", "backup", copy, "--store", store]) != 0  # never over an existing file
+
+
+def test_ratings_of_other_tools_are_recognised_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_jsonl(tmp_path / "p.jsonl", {"prompt": "p", "chosen": "a", "rejected": "b"})
+    store = str(tmp_path / "feedback.db")
+    words = ["feedback", "import", str(file), "--store", store]
+    assert main([*words, "--annotator", "ann"]) == 2
+    assert "--campaign is missing" in capsys.readouterr().err
+    words += ["--campaign", "c"]
+    assert main(words) == 3
+    assert "p.jsonl:1: nobody is named as the rater; give --annotator" in capsys.readouterr().err
+    assert not Path(store).exists()
+    assert main([*words, "--annotator", "ann"]) == 0
+    assert "1 rows, TRL's preference pairs" in capsys.readouterr().out
+    assert main([*words, "--unrated"]) == 0
+    assert "0 new items in c, unrated" in capsys.readouterr().out
+    assert main([*words, "--format", "unpaired", "--annotator", "ann"]) == 3
+    assert "not one of TRL's unpaired preference: no 'label'" in capsys.readouterr().err
+    assert main([*words, "--annotator", "a", "--question", "q=verdit"]) == 2
+    assert "did you mean 'verdict'?" in capsys.readouterr().err
+
+
+def test_judgements_name_their_raters_themselves(
+    tmp_path: Path, ratings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "feedback.db"
+    words = ["feedback", "import", str(ratings), "--store", str(store)]
+    assert main([*words, "--annotator", "eve"]) == 2
+    assert "which say that themselves" in capsys.readouterr().err
+    assert not store.exists()
+
+
+def test_export_wants_a_place_and_takes_parquet(
+    tmp_path: Path, ratings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, out = str(tmp_path / "feedback.db"), tmp_path / "out.parquet"
+    main(["feedback", "import", str(ratings), "--store", store])
+    words = ["feedback", "export", "--store", store, "--campaign", "c"]
+    assert main(words) == 2
+    assert "give --output FILE, --push_to_hub REPO" in capsys.readouterr().err
+    words += ["--output", str(out)]
+    assert main([*words, "--private"]) == 2
+    assert main([*words, "--format", "unpaired", "--method", "dawid_skene"]) == 0
+    assert out.stat().st_size > 100
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    from rlhf.cli.feedback import COMMANDS
+
+    with pytest.raises(SystemExit):
+        main(["feedback", "--help"])
+    printed = capsys.readouterr().out
+    lines = [line.strip() for line in printed.splitlines()]
+    assert [name for name in COMMANDS if not any(one.startswith(name) for one in lines)] == []
+
+
+def test_campaign_create_samples_from_a_real_model(tmp_path: Path, tiny_model: Path) -> None:
+    write_jsonl(tmp_path / "prompts.jsonl", {"prompt": "Wrap it in"}, {"prompt": "How do I"})
+    file = tmp_path / "campaign.yaml"
+    sample = (
+        f"sample: {{models: [{tiny_model}, {tiny_model}], dataset_name: prompts.jsonl, "
+        "num_completions: 2, max_new_tokens: 4, seed: 3}"
+    )
+    file.write_text(f"name: c\ntask: ranking\n{sample}\n")
+    store = str(tmp_path / "feedback.db")
+    assert main(["feedback", "campaign", "create", str(file), "--store", store]) == 0
+    with Store.open(store) as opened:
+        items = opened.comparisons("c")
+    assert [item.prompt.content for item in items] == ["Wrap it in", "How do I"]
+    assert [len(item.completions) for item in items] == [4, 4]
+    assert all(one.source and one.ended is not None for one in items[0].completions)
+
+
+def test_the_examples_are_commands_that_parse() -> None:
+    import shlex
+
+    from rlhf.cli.feedback import COMMANDS, _parser, command_module
+
+    for name in COMMANDS:
+        words = shlex.split(command_module(name).EXAMPLE)
+        assert words[:3] == ["rlhf", "feedback", name]
+        assert _parser(words[2:]).parse_args(words[2:]).command == name

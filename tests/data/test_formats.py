@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from rlhf.data.formats import demonstrations, preference_pairs, prompts_of, recognise
-from rlhf.data.hh import parse_transcript
 from rlhf.data.sources import LoadedDataset, load_rows
 from rlhf.errors import DataError
+from rlhf.feedback.transcripts import parse_transcript
 
 USER = {"role": "user", "content": "hi"}
 BYE = {"role": "user", "content": "bye"}

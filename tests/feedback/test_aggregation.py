@@ -67,6 +67,9 @@ def test_everything_left_out_is_counted() -> None:
         "num_equal_votes": 0,
         "num_identical": 1,
         "num_simulated": 1,
+        "num_checks": 0,
+        "num_excluded": 0,
+        "num_adjudicated": 0,
     }
 
 

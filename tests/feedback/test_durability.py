@@ -47,8 +47,10 @@ def test_kill_keeps_every_acknowledged_judgement(store_path: Path, round_number:
     acknowledged = [writer.stdout.readline().strip()]
     time.sleep(random.Random(round_number).uniform(0.0, 0.4))
     writer.send_signal(signal.SIGKILL)
-    rest, _ = writer.communicate(timeout=30)
-    acknowledged += [line for line in rest.splitlines() if len(line) == 32]
+    # not communicate(): what readline() had read ahead would be lost to it
+    with writer.stdout as lines:
+        acknowledged += [line for line in lines.read().splitlines() if len(line) == 32]
+    writer.wait(timeout=30)
     with Store.open(store_path) as store:
         stored = [one.id for one in store.judgements()]
         # the last one may have been stored without word of it having got out

@@ -5,20 +5,21 @@ import json
 import shutil
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlhf.errors import ConfigError, DataError
-from rlhf.feedback.exports import export_file, manifest_path
+from rlhf.feedback.exports import export_file
 from rlhf.feedback.files import read_rows, write_rows
 from rlhf.feedback.imports import import_file
 from rlhf.feedback.interchange import KNOWN_KEYS
 from rlhf.feedback.quality import rating_metrics
 from rlhf.feedback.rules import TASKS
 from rlhf.feedback.store import Store
+from rlhf.records import Purpose
 from tests.feedback.makers import fill, judgement, row, write_jsonl
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -71,6 +72,7 @@ def rows_of_all_kinds(draw: st.DrawFn) -> dict[str, Any]:
         "ended": lambda: each(st.none() | st.booleans()),
         "rationale": lambda: draw(texts),
         "guideline_version": lambda: draw(st.integers(1, 3)),
+        "purpose": lambda: draw(st.sampled_from(get_args(Purpose))),
         "unheard-of": lambda: draw(texts),
     }
     for key in draw(st.sets(st.sampled_from(sorted(optional)))):
@@ -324,95 +326,6 @@ def test_byte_order_mark_and_windows_line_ends_are_no_matter(
     path = tmp_path / "f.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(row()).encode() + b"\r\n")
     assert import_file(sqlite_store, path).num_new == 1
-
-
-def test_preference_export_by_hand(sqlite_store: Store, tmp_path: Path) -> None:
-    prompt = [{"role": "user", "content": "q"}]
-    shared = {"prompt": prompt, "item": "one", "ended": [True, False]}
-    rows = [
-        row(**shared, id="j1", annotator="ann@example.org", verdict=2),
-        row(**shared, id="j2", annotator="bob", verdict=3),
-        row(**shared, id="j3", annotator="eve", verdict=-1),
-    ]
-    import_file(sqlite_store, write_jsonl(tmp_path / "f.jsonl", *rows))
-    path = tmp_path / "deep" / "pairs.jsonl"
-    export_file(sqlite_store, "c", path, format_name="preference")
-    ((_, pair),) = read_rows(path)
-    assert pair == {
-        "prompt": prompt,
-        "chosen": [{"role": "assistant", "content": "no"}],
-        "rejected": [{"role": "assistant", "content": "yes"}],
-        "p_chosen": pytest.approx(3 / 5),  # (2 + 1) / (3 + 2)
-        "margin": pytest.approx(4 / 3),  # (2 + 3 - 1) / 3
-        "chosen_ended": False,
-        "rejected_ended": True,
-        "chosen_source": None,
-        "rejected_source": None,
-        "item": "one",
-        "judgement_ids": ["j1", "j2", "j3"],
-        "raters": ["rater-1", "rater-2", "rater-3"],
-        "simulated": False,
-    }
-    manifest = json.loads(manifest_path(path).read_text())
-    assert manifest["num_judgements"] == 3
-    assert manifest["simulated"] is False
-    assert "example.org" not in path.read_text() + manifest_path(path).read_text()
-
-
-def test_simulated_labels_are_marked_in_every_export(sqlite_store: Store, tmp_path: Path) -> None:
-    made = row(annotator="robot", simulated=True, rewrite="better")
-    import_file(sqlite_store, write_jsonl(tmp_path / "f.jsonl", made, row(item="human")))
-    for name in ("judgements", "preference", "demonstrations"):
-        path = tmp_path / f"{name}.jsonl"
-        assert export_file(sqlite_store, "c", path, format_name=name)["simulated"] is True
-        assert next(each for _, each in read_rows(path))["simulated"] is True
-
-
-def test_demonstrations_from_rewrites(sqlite_store: Store, tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "f.jsonl", row(verdict=..., rewrite="mine", rewrite_of=1, id="j"))
-    import_file(sqlite_store, path)
-    out = tmp_path / "demonstrations.json"
-    export_file(sqlite_store, "c", out, format_name="demonstrations")
-    assert [each for _, each in read_rows(out)] == [
-        {
-            "prompt": "question",
-            "completion": "mine",
-            "judgement_ids": ["j"],
-            "raters": ["rater-1"],
-            "simulated": False,
-        }
-    ]
-
-
-def test_export_of_nothing_writes_nothing_and_keeps_the_old_file(
-    sqlite_store: Store, tmp_path: Path
-) -> None:
-    fill(sqlite_store, 1)
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("old")
-    for name in ("judgements", "preference", "demonstrations"):
-        with pytest.raises(DataError, match="nothing to export"):
-            export_file(sqlite_store, "c", path, format_name=name)
-    assert path.read_text() == "old"
-    with pytest.raises(ConfigError, match="no campaign 'd'"):
-        export_file(sqlite_store, "d", path, format_name="judgements")
-
-
-def test_export_that_fails_half_way_keeps_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "f.jsonl"
-    write_rows(path, [{"a": 1}])
-
-    def full(self: Path, content: bytes) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(Exception, match="No space left") as caught:
-        write_rows(path, [{"a": 2}])
-    assert getattr(caught.value, "exit_code", None) == 4
-    assert path.read_text() == '{"a": 1}\n'
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

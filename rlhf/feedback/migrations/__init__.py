@@ -6,7 +6,7 @@ revision to `REVISIONS`. Versions are frozen once released: they never import th
 
 from sqlalchemy import Connection
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every version that this program knows, oldest first."""
 
 HEAD = REVISIONS[-1]

@@ -1,10 +1,7 @@
 """The feedback store: what was compared, by whom, and what they said. The only SQL there is."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
-from types import TracebackType
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from rlhf.feedback.store import (
@@ -14,23 +11,50 @@ from rlhf.feedback.store import (
     comparisons,
     invariants,
     judgements,
+    writing,
 )
 from rlhf.feedback.store.assignments import display_order
 from rlhf.feedback.store.campaigns import MAX_LEASE_S
+from rlhf.feedback.store.checking import CheckingStore
 from rlhf.feedback.store.comparisons import texts_hash
-from rlhf.feedback.store.database import Database
+from rlhf.feedback.store.consents import ConsentNeeded
+from rlhf.feedback.store.invites import InviteError
 from rlhf.feedback.store.judgements import JudgementError, judgement_hash
-from rlhf.feedback.store.opening import open_database
-from rlhf.feedback.store.records import Assignment, Campaign, OwnProgress, Progress
-from rlhf.records import Annotator, Comparison, Judgement, TaskType
+from rlhf.feedback.store.opened import moment
+from rlhf.feedback.store.people import PeopleStore
+from rlhf.feedback.store.records import (
+    Account,
+    Adjudication,
+    Assignment,
+    AssignmentRow,
+    Campaign,
+    Invite,
+    OpenInvite,
+    OwnProgress,
+    Progress,
+    RaterDecision,
+    Role,
+    Standing,
+)
+from rlhf.records import Annotator, Comparison, Judgement, Purpose, TaskType
 
 __all__ = [
     "MAX_LEASE_S",
+    "Account",
+    "Adjudication",
     "Assignment",
+    "AssignmentRow",
     "Campaign",
+    "ConsentNeeded",
+    "Invite",
+    "InviteError",
     "JudgementError",
+    "OpenInvite",
     "OwnProgress",
     "Progress",
+    "RaterDecision",
+    "Role",
+    "Standing",
     "Store",
     "display_order",
     "judgement_hash",
@@ -38,50 +62,12 @@ __all__ = [
 ]
 
 
-class Store:
+class Store(PeopleStore, CheckingStore):
     """One feedback store, for any number of threads; several processes may share it.
 
     Every method is a transaction: what it returns from is on disk. Errors are DataError for
     values that are refused, ConfigError for names that are not there, StageError for the disk.
     """
-
-    def __init__(self, database: Database):
-        self._database = database
-
-    @classmethod
-    def open(cls, location: str | Path, *, create: bool = False) -> "Store":
-        """The store at a SQLite path or database URL, brought to the newest version.
-
-        Raises ConfigError when there is none (and `create` is false), DataError when the file
-        is damaged, another program's, or written by a newer version; it is then left as it was.
-        """
-        return cls(open_database(location, create=create))
-
-    @property
-    def location(self) -> str:
-        """The path or URL (without its password) that the store was opened at."""
-        return self._database.where
-
-    def close(self) -> None:
-        """Give back the connections; a closed store is opened again by its next use."""
-        self._database.close()
-
-    def __enter__(self) -> "Store":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @contextmanager
-    def atomically(self) -> Iterator[None]:
-        """Make all writes of this thread within the block one: kept whole, or not at all."""
-        with self._database.writing():
-            yield
 
     def create_campaign(
         self,
@@ -105,7 +91,7 @@ class Store:
                 guideline=guideline,
                 settings=settings or {},
                 seed=seed,
-                now=_now(None),
+                now=moment(None),
             )
 
     def campaigns(self) -> list[Campaign]:
@@ -127,7 +113,7 @@ class Store:
     def revise_guideline(self, campaign: str, guideline: str) -> Campaign:
         """Put a new version of the guideline in force; older judgements keep theirs."""
         with self._database.writing() as connection:
-            return campaigns.revise_guideline(connection, campaign, guideline, _now(None))
+            return campaigns.revise_guideline(connection, campaign, guideline, moment(None))
 
     def change_settings(
         self,
@@ -143,13 +129,26 @@ class Store:
         """
         with self._database.writing() as connection:
             return campaigns.change_settings(
-                connection, campaign, settings, overlap=overlap, lease_s=lease_s, now=_now(None)
+                connection, campaign, settings, overlap=overlap, lease_s=lease_s, now=moment(None)
             )
 
-    def add_comparisons(self, campaign: str, batch: Iterable[Comparison]) -> int:
-        """Append items to a campaign; how many were new. An item that is there must be equal."""
+    def add_comparisons(
+        self,
+        campaign: str,
+        batch: Iterable[Comparison],
+        *,
+        purpose: Purpose = "rate",
+        gold: Mapping[str, dict[str, Any]] | None = None,
+    ) -> int:
+        """Append items to a campaign; how many were new. An item that is there must be equal.
+
+        `purpose` is rate, gold or qualification; `gold` holds expected answers by item (see
+        `rlhf.feedback.gold`), which gold items need.
+        """
         with self._database.writing() as connection:
-            return comparisons.add(connection, campaign, batch, _now(None))
+            return comparisons.add(
+                connection, campaign, batch, moment(None), purpose=purpose, gold=gold or {}
+            )
 
     def comparisons(self, campaign: str) -> list[Comparison]:
         """The items of a campaign in the order in which they are given out."""
@@ -159,7 +158,7 @@ class Store:
     def add_annotator(self, annotator: Annotator) -> Annotator:
         """The annotator of that name, made when new; DataError when `simulated` differs."""
         with self._database.writing() as connection:
-            return annotators.add(connection, annotator, _now(None))
+            return annotators.add(connection, annotator, moment(None))
 
     def annotators(self) -> list[Annotator]:
         """All annotators, oldest first."""
@@ -169,24 +168,26 @@ class Store:
     def erase_annotator(self, name: str) -> str:
         """Blank a person's name and words at their request; the pseudonym put in their place."""
         with self._database.writing() as connection:
-            return annotators.erase(connection, name, _now(None))
+            return annotators.erase(connection, name, moment(None))
 
     def next_assignment(
         self, campaign: str, annotator: str, *, now: datetime | None = None, counted: bool = True
     ) -> Assignment | None:
         """A lease on the next item for this rater, or their open one; None when none is left.
 
-        With `counted` false it does not say how much they have done and have left.
+        None also where `standing_of` is paused, unqualified or excluded; ConsentNeeded until
+        the rater has agreed to the campaign's consent text. With `counted` false it does not say
+        how much they have done and have left.
         """
         with self._database.writing() as connection:
             return assignments.next_assignment(
-                connection, campaign, annotator, _now(now), counted=counted
+                connection, campaign, annotator, moment(now), counted=counted
             )
 
     def renew(self, assignment_id: str, annotator: str, *, now: datetime | None = None) -> bool:
         """Extend a lease while its rater is at it; False when its place is lost."""
         with self._database.writing() as connection:
-            return assignments.renew(connection, assignment_id, annotator, _now(now))
+            return assignments.renew(connection, assignment_id, annotator, moment(now))
 
     def submit(
         self,
@@ -207,13 +208,13 @@ class Store:
                 judgement,
                 assignment_id=assignment_id,
                 idempotency_key=idempotency_key,
-                now=_now(now),
+                now=moment(now),
             )
 
     def revise(self, judgement: Judgement, *, idempotency_key: str) -> Judgement:
         """Keep a judgement that supersedes an earlier one by the same rater on the same item."""
         with self._database.writing() as connection:
-            return judgements.revise(connection, judgement, idempotency_key)
+            return writing.revise(connection, judgement, idempotency_key)
 
     def record(
         self,
@@ -227,7 +228,7 @@ class Store:
         All or none: JudgementError names the one that is refused.
         """
         with self._database.writing() as connection:
-            return judgements.record(connection, batch, given=given or {}, now=_now(now))
+            return writing.record(connection, batch, given=given or {}, now=moment(now))
 
     def judgements(
         self,
@@ -236,8 +237,9 @@ class Store:
         annotator: str | None = None,
         current_only: bool = True,
         limit: int | None = None,
+        purposes: Collection[Purpose] | None = None,
     ) -> list[Judgement]:
-        """Judgements as they arrived, of those the last `limit`.
+        """Judgements as they arrived, of those the last `limit`, of all or these `purposes`.
 
         What was superseded or taken back is there only when `current_only` is false.
         """
@@ -248,6 +250,7 @@ class Store:
                 annotator=annotator,
                 current_only=current_only,
                 limit=limit,
+                purposes=purposes,
             )
 
     def find_judgement(self, judgement_id: str, annotator: str) -> Judgement | None:
@@ -284,7 +287,3 @@ class Store:
         """Every broken invariant of the store, a line each; empty for a whole store."""
         with self._database.reading() as connection:
             return invariants.problems(connection)
-
-
-def _now(now: datetime | None) -> datetime:
-    return datetime.now(UTC) if now is None else now

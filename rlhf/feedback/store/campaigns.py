@@ -1,19 +1,29 @@
 """Campaigns, their guidelines, and how far they have come."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
-from sqlalchemy import Connection, RowMapping, case, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, case, func, insert, select, update
 
 from rlhf.errors import ConfigError, nearest_hint
+from rlhf.feedback.protocols import Protocol, protocol_of
 from rlhf.feedback.rules import TASKS, check_text
 from rlhf.feedback.store.database import decoding
 from rlhf.feedback.store.records import Campaign, Progress
 from rlhf.feedback.store.standing import not_taken_back, standing
 from rlhf.feedback.tables import annotators, campaigns, comparisons, guidelines, judgements
+from rlhf.records import TaskType
 
 MAX_LEASE_S = 10.0**8
+
+
+# built once: making a query's expression takes longer than running it
+_BY_NAME = select(campaigns).where(campaigns.c.name == bindparam("campaign"))
+_LOCKED = _BY_NAME.with_for_update()
 
 
 def find_row(connection: Connection, name: str, *, lock: bool = False) -> RowMapping:
@@ -22,9 +32,9 @@ def find_row(connection: Connection, name: str, *, lock: bool = False) -> RowMap
     `lock` keeps other writers out of the campaign until the transaction ends (on SQLite the
     transaction itself does).
     """
-    query = select(campaigns).where(campaigns.c.name == name)
     with decoding():
-        row = connection.execute(query.with_for_update() if lock else query).mappings().first()
+        found = connection.execute(_LOCKED if lock else _BY_NAME, {"campaign": name})
+        row = found.mappings().first()
         if row is not None:
             _check_row(row)
     if row is None:
@@ -50,6 +60,7 @@ def create(
     _check_settings(name, task, overlap, lease_s)
     for text in (name, guideline):
         check_text(text, f"campaign {name!a}")
+    _check_protocol(name, task, settings)
     existing = connection.execute(select(campaigns).where(campaigns.c.name == name)).first()
     if existing is not None:
         found = get(connection, name)
@@ -93,6 +104,17 @@ def guideline(connection: Connection, campaign_id: int, version: int) -> str:
     return connection.execute(query).scalar() or ""
 
 
+def guidelines_of(connection: Connection, name: str) -> list[tuple[int, str, datetime]]:
+    """Every version of a campaign's guideline, oldest first: number, text, since when."""
+    query = (
+        select(guidelines)
+        .where(guidelines.c.campaign_id == find_row(connection, name)["id"])
+        .order_by(guidelines.c.version)
+    )
+    with decoding():
+        return [(row.version, row.text, row.created_at) for row in connection.execute(query)]
+
+
 def revise_guideline(connection: Connection, name: str, text: str, now: datetime) -> Campaign:
     """Give a campaign a new guideline; judgements keep the version that they were made under."""
     check_text(text, "the guideline")
@@ -127,6 +149,7 @@ def change_settings(
         name, row["task"], changed.get("overlap", row["overlap"]),
         changed.get("lease_s", row["lease_s"]),
     )  # fmt: skip
+    _check_protocol(name, row["task"], settings)
     values = dict(settings)
     if changed:
         was = {"until": now.isoformat(), **{key: row[key] for key in changed}}
@@ -135,6 +158,43 @@ def change_settings(
         update(campaigns).where(campaigns.c.id == row["id"]).values(settings=values, **changed)
     )
     return get(connection, name)
+
+
+def kinds(row: RowMapping) -> set[str]:
+    """The kinds of value that a campaign's judgements may carry."""
+    return set(row["settings"].get("kinds", [row["task"]]))
+
+
+def protocol(row: RowMapping) -> Protocol:
+    """What a campaign asks of its raters; a bare one where its settings do not say."""
+    return _protocol(row["task"], json.dumps(row["settings"]), f"campaign {row['name']!r}")
+
+
+def asks_by_protocol(row: RowMapping) -> bool:
+    """Whether answers are held to the protocol: not where an import mixed kinds of value, nor
+    where it brought ratings or flags and nobody has named them."""
+    settings, part = row["settings"], _NAMED_PARTS.get(row["task"])
+    return "kinds" not in settings and (part is None or part in settings)
+
+
+_NAMED_PARTS = {"ratings": "criteria", "flags": "flags"}
+"""What the settings of a task must name before anybody can be asked for it."""
+
+
+@lru_cache(maxsize=256)
+def _protocol(task: TaskType, settings: str, where: str) -> Protocol:
+    values, part = json.loads(settings), _NAMED_PARTS.get(task)
+    try:
+        if part is not None and part not in values:  # an import: all the rest of it holds
+            return replace(protocol_of("rewrite", values), task=task)
+        return protocol_of(task, values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _check_protocol(name: str, task: str, settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError when settings that say what is asked cannot be read."""
+    _protocol(cast(TaskType, task), json.dumps(dict(settings)), f"campaign {name!r}")
 
 
 def largest_overlap(row: RowMapping) -> int:
@@ -146,13 +206,13 @@ def largest_overlap(row: RowMapping) -> int:
 def progress(connection: Connection, name: str) -> Progress:
     """Counts of a campaign: see records.Progress."""
     row = find_row(connection, name)
-    of_campaign = comparisons.c.campaign_id == row["id"]
+    of_campaign = (comparisons.c.campaign_id == row["id"]) & (comparisons.c.purpose == "rate")
     full = comparisons.c.num_raters >= row["overlap"]
     count = select(func.count()).select_from(comparisons)
     voices = (
         select(judgements.c.annotator_id, judgements.c.skip.is_(None), annotators.c.simulated)
         .select_from(judgements.join(comparisons).join(annotators))
-        .where(of_campaign, standing(), not_taken_back())
+        .where(of_campaign, judgements.c.purpose == "rate", standing(), not_taken_back())
     )
     voiced = connection.execute(voices).all()
     given = [(annotator, simulated) for annotator, judged, simulated in voiced if judged]

@@ -1,18 +1,22 @@
 """Prompts, completions and the comparisons made of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from types import NoneType
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Column, Connection, Row, Select, bindparam, func, insert, select, update
 
-from rlhf.errors import DataError
+from rlhf.errors import ConfigError, DataError
+from rlhf.feedback.gold import check_expected
 from rlhf.feedback.rules import check_comparison, prompt_texts
 from rlhf.feedback.store.campaigns import find_row
 from rlhf.feedback.store.database import decoding, insert_missing
 from rlhf.feedback.tables import comparison_members, comparisons, completions, prompts
-from rlhf.records import Comparison, Completion, Prompt, PromptContent, content_hash
+from rlhf.records import Comparison, Completion, Prompt, PromptContent, Purpose, content_hash
+
+ITEM_PURPOSES: tuple[Purpose, ...] = ("rate", "gold", "qualification")
+"""What an item may be for; the other purposes are only a judgement's."""
 
 
 def texts_hash(prompt: PromptContent, texts: Iterable[str]) -> str:
@@ -20,11 +24,21 @@ def texts_hash(prompt: PromptContent, texts: Iterable[str]) -> str:
     return content_hash([prompt, sorted(texts)])
 
 
-def add(connection: Connection, campaign: str, batch: Iterable[Comparison], now: datetime) -> int:
+def add(
+    connection: Connection,
+    campaign: str,
+    batch: Iterable[Comparison],
+    now: datetime,
+    *,
+    purpose: Purpose,
+    gold: Mapping[str, dict[str, Any]],
+) -> int:
     """Append comparisons to a campaign; how many were new.
 
-    One that is there already under the same item is left alone; DataError when it differs.
+    One that is there already under the same item is left alone, whatever its purpose; DataError
+    when it differs. `gold` holds the expected answers of gold and qualification items.
     """
+    check_purpose(purpose)
     row = find_row(connection, campaign, lock=True)
     # a campaign of mixed kinds (an imported file) cannot say how many completions an item has
     task = None if "kinds" in row["settings"] else row["task"]
@@ -32,6 +46,7 @@ def add(connection: Connection, campaign: str, batch: Iterable[Comparison], now:
     new = []
     for comparison in batch:
         check_comparison(comparison, task)
+        check_gold(comparison, purpose, gold.get(comparison.item))
         there = known.setdefault(comparison.item, comparison)
         if there is comparison:
             new.append(comparison)
@@ -42,36 +57,97 @@ def add(connection: Connection, campaign: str, batch: Iterable[Comparison], now:
             )
     last = select(func.max(comparisons.c.position)).where(comparisons.c.campaign_id == row["id"])
     first = connection.execute(last).scalar()
-    _insert(connection, row["id"], new, 0 if first is None else first + 1, now)
+    kept = _Kept(row["id"], 0 if first is None else first + 1, purpose, gold, now)
+    _insert(connection, new, kept)
     return len(new)
+
+
+def check_purpose(purpose: Purpose) -> None:
+    """Raise DataError for a purpose that no item of its own has."""
+    if purpose not in ITEM_PURPOSES:
+        raise DataError(f"items are of purpose {', '.join(ITEM_PURPOSES)}, not {purpose!r}")
+
+
+def check_gold(comparison: Comparison, purpose: Purpose, expected: dict[str, Any] | None) -> None:
+    """Raise DataError unless an item has the expected answer that its purpose needs."""
+    if expected is not None:
+        if purpose == "rate":
+            raise DataError(f"item {comparison.item!a}: to be rated, yet with an expected answer")
+        check_expected(expected, comparison)
+    elif purpose == "gold":
+        raise DataError(f"item {comparison.item!a}: a gold item needs its expected answer")
+
+
+def purposes(connection: Connection, campaign: str) -> dict[str, Purpose]:
+    """What each item of a campaign is for, in the order of the items."""
+    rows = _columns(connection, campaign, comparisons.c.purpose)
+    return {row.item: row.purpose for row in rows}
+
+
+def gold(connection: Connection, campaign: str) -> dict[str, dict[str, Any]]:
+    """The expected answer of each item that has one."""
+    rows = _columns(connection, campaign, comparisons.c.gold)
+    return {row.item: row.gold for row in rows if row.gold is not None}
+
+
+def set_gold(
+    connection: Connection, campaign: str, item: str, expected: dict[str, Any] | None
+) -> None:
+    """Make an item a gold one with an expected answer, or one to be rated again.
+
+    A qualification item stays one, with the new answer. What was judged before stays as it was.
+    """
+    row = find_row(connection, campaign, lock=True)
+    mine = (comparisons.c.campaign_id == row["id"]) & (comparisons.c.item == item)
+    found = connection.execute(select(comparisons).where(mine)).mappings().first()
+    if found is None:
+        raise ConfigError(f"campaign {campaign!r} has no item {item!a}; add it first")
+    purpose = "rate" if expected is None else "gold"
+    if found["purpose"] == "qualification":
+        purpose = "qualification"
+    if expected is not None:
+        check_expected(expected, by_id(connection, found["id"]))
+    connection.execute(update(comparisons).where(mine).values(purpose=purpose, gold=expected))
+
+
+def _columns(connection: Connection, campaign: str, *columns: Column[Any]) -> list[Row[Any]]:
+    row = find_row(connection, campaign)
+    query = select(comparisons.c.item, *columns).where(comparisons.c.campaign_id == row["id"])
+    with decoding():
+        return list(connection.execute(query.order_by(comparisons.c.position)).all())
 
 
 def every(connection: Connection, campaign: str) -> list[Comparison]:
     """The comparisons of a campaign in the order in which they are given out."""
     row = find_row(connection, campaign)
-    return list(_read(connection, comparisons.c.campaign_id == row["id"]).values())
+    return list(_read(connection, _OF_CAMPAIGN, {"campaign": row["id"]}).values())
 
 
 def by_id(connection: Connection, comparison_id: int) -> Comparison:
     """One comparison by the key of its row."""
-    return _read(connection, comparisons.c.id == comparison_id)[comparison_id]
+    return _read(connection, _BY_ID, {"comparison": comparison_id})[comparison_id]
 
 
-def _read(connection: Connection, condition: Any) -> dict[int, Comparison]:
-    query = (
-        select(comparisons.c.id, comparisons.c.item, prompts.c.content, completions)
-        .select_from(
-            comparisons.join(prompts, comparisons.c.prompt_id == prompts.c.id)
-            .join(comparison_members)
-            .join(completions)
-        )
-        .where(condition)
-        .order_by(comparisons.c.position, comparisons.c.id, comparison_members.c.position)
+_WITH_TEXTS = (
+    select(comparisons.c.id, comparisons.c.item, prompts.c.content, completions)
+    .select_from(
+        comparisons.join(prompts, comparisons.c.prompt_id == prompts.c.id)
+        .join(comparison_members)
+        .join(completions)
     )
+    .order_by(comparisons.c.position, comparisons.c.id, comparison_members.c.position)
+)
+_OF_CAMPAIGN = _WITH_TEXTS.where(comparisons.c.campaign_id == bindparam("campaign"))
+_BY_ID = _WITH_TEXTS.where(comparisons.c.id == bindparam("comparison"))
+
+
+def _read(
+    connection: Connection, query: Select[Any], keys: Mapping[str, int]
+) -> dict[int, Comparison]:
     items: dict[int, tuple[str, PromptContent]] = {}
     members: dict[int, list[Completion]] = {}
     with decoding():
-        rows = connection.execute(query).all()
+        rows = connection.execute(query, keys).all()
         for key, item, content, _, _, text, source, ended, seed in rows:
             _check_types(item, content, text, source, seed)
             items[key] = item, content
@@ -93,9 +169,17 @@ def _check_types(item: Any, content: Any, text: Any, source: Any, seed: Any) -> 
         raise TypeError(f"item {item!a}: a seed that is no number")
 
 
-def _insert(
-    connection: Connection, campaign_id: int, new: Sequence[Comparison], first: int, now: datetime
-) -> None:
+class _Kept(NamedTuple):
+    """What new rows of comparisons have in common: where they go and what they are for."""
+
+    campaign_id: int
+    first: int
+    purpose: Purpose
+    gold: Mapping[str, dict[str, Any]]
+    now: datetime
+
+
+def _insert(connection: Connection, new: Sequence[Comparison], kept: _Kept) -> None:
     if not new:
         return
     prompt_rows = {
@@ -111,22 +195,25 @@ def _insert(
     insert_missing(connection, completions, list(completion_rows.values()))
     rows = [
         {
-            "campaign_id": campaign_id,
+            "campaign_id": kept.campaign_id,
             "item": comparison.item,
             "prompt_id": comparison.prompt.id,
-            "position": first + offset,
+            "position": kept.first + offset,
             "num_raters": 0,
             "texts_hash": texts_hash(
                 comparison.prompt.content, (one.text for one in comparison.completions)
             ),
-            "purpose": "rate",
-            "created_at": now,
+            "purpose": kept.purpose,
+            "gold": kept.gold.get(comparison.item),
+            "created_at": kept.now,
         }
         for offset, comparison in enumerate(new)
     ]
     connection.execute(insert(comparisons), rows)
     query = select(comparisons.c.item, comparisons.c.id)
-    added = query.where(comparisons.c.campaign_id == campaign_id, comparisons.c.position >= first)
+    added = query.where(
+        comparisons.c.campaign_id == kept.campaign_id, comparisons.c.position >= kept.first
+    )
     keys = {row.item: row.id for row in connection.execute(added)}
     connection.execute(insert(comparison_members), _member_rows(new, keys))
 

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from rlhf.errors import ConfigError, DataError, RlhfError, StageError
+from rlhf.feedback.store.queueing import FairLock
 
 BUSY_TIMEOUT_MS = 15_000
 CONNECT_TIMEOUT_S = 10
@@ -22,7 +23,7 @@ UNREADABLE = (ValueError, TypeError, LookupError, AttributeError)
 """What reading a row raises when it holds anything but what was written."""
 
 _OF_THE_MACHINE = ("locked", "readonly", "unable to open", "disk i/o", "is full", "interrupted")
-_write_locks: dict[str, threading.RLock] = {}
+_write_locks: dict[str, FairLock] = {}
 _write_locks_guard = threading.Lock()
 
 
@@ -45,6 +46,11 @@ class Database:
     @property
     def is_sqlite(self) -> bool:
         return self._engine.dialect.name == "sqlite"
+
+    @property
+    def url_for_people(self) -> str:
+        """The URL as other programs take it, without its password."""
+        return self.url.set(drivername=self.url.get_backend_name()).render_as_string()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -180,11 +186,20 @@ def _and_folder(where: str) -> tuple[Path, Path]:
     return Path(where), Path(where).parent
 
 
-def insert_missing(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
-    """Insert the rows whose key is not there yet, though others insert at the same time."""
+def insert_missing(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> bool:
+    """Insert the rows whose key is not there yet, though others insert at the same time.
+
+    For a single row it tells whether it was new.
+    """
     engine = postgresql if connection.dialect.name == "postgresql" else sqlite
-    if rows:
-        connection.execute(engine.insert(table).on_conflict_do_nothing(), rows)
+    if not rows:
+        return False
+    inserted = engine.insert(table).on_conflict_do_nothing()
+    if len(rows) > 1:
+        connection.execute(inserted, rows)
+        return True
+    key = inserted.returning(*table.primary_key)
+    return connection.execute(key, rows[0]).first() is not None
 
 
 def _make_engine(url: URL) -> Engine:
@@ -194,7 +209,12 @@ def _make_engine(url: URL) -> Engine:
                 {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_S}
             )
             return create_engine(
-                url, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args=waiting
+                url,
+                pool_size=16,
+                max_overflow=16,
+                pool_pre_ping=True,
+                isolation_level="READ COMMITTED",
+                connect_args=waiting,
             )
         engine = create_engine(
             url, pool_size=16, max_overflow=48, connect_args={"check_same_thread": False}
@@ -226,9 +246,10 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def _write_lock(url: URL) -> AbstractContextManager[Any]:
-    if url.get_backend_name() != "sqlite":
-        return nullcontext()  # PostgreSQL queues writers itself
-    key = str(Path(str(url.database)).resolve())
+def _write_lock(url: URL) -> FairLock:
+    # PostgreSQL queues writers itself, but each that waits there keeps a connection from others
+    key = url.render_as_string()
+    if url.get_backend_name() == "sqlite":
+        key = str(Path(str(url.database)).resolve())
     with _write_locks_guard:
-        return _write_locks.setdefault(key, threading.RLock())
+        return _write_locks.setdefault(key, FairLock())

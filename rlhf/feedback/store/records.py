@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from rlhf.records import Comparison, TaskType
+from rlhf.records import Comparison, Purpose, TaskType
+
+Role = Literal["rater", "lead"]
+
+Standing = Literal["open", "unqualified", "paused", "consent", "excluded"]
+"""Whether a rater gets items of a campaign, and if not, why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +54,27 @@ class Assignment:
     guideline_version: int
     num_done: int
     num_left: int
+    purpose: Purpose = "rate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignmentRow:
+    """One lease, past or present. `outcome` is judged or expired, None while it is open."""
+
+    item: str
+    annotator: str
+    purpose: Purpose
+    issued_at: datetime
+    expires_at: datetime
+    closed_at: datetime | None
+    outcome: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a campaign has come. Skips and superseded judgements are no `num_judgements`.
+    """How far a campaign has come, by its items and judgements of purpose `rate` alone.
+
+    Skips and superseded judgements are no `num_judgements`.
 
     `num_filled` of the `num_wanted` places are taken: an item's raters beyond the overlap fill
     none. What was taken back counts nowhere.
@@ -73,7 +94,8 @@ class Progress:
 class OwnProgress:
     """How far one rater has come in a campaign, by the judgements of theirs that stand.
 
-    `num_left` items still want somebody and were never before them.
+    `num_left` items still want somebody and were never before them. Gold items and retests count
+    like any other, those to come by their shares, so that the numbers do not give them away.
     """
 
     num_judged: int
@@ -84,3 +106,62 @@ class OwnProgress:
     @property
     def num_done(self) -> int:
         return self.num_judged + self.num_skipped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Somebody who can sign in, or a simulated rater, who cannot."""
+
+    name: str
+    role: Role
+    simulated: bool
+    has_password: bool
+    disabled: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invite:
+    """What a single-use link gives: a new account of a role, or a sign-in as `annotator`."""
+
+    role: Role
+    annotator: str | None
+    created_by: str | None
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenInvite(Invite):
+    """An invite that can still be used. Its secret is nowhere: it is revoked by its `id`."""
+
+    id: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaterDecision:
+    """How much a rater's judgements in a campaign weigh, by a lead's decision.
+
+    `weight` 0 is excluded, between 0 and 1 down-weighted, 1 restored. With `reopen` the items of
+    an excluded rater want others in their place.
+    """
+
+    campaign: str
+    annotator: str
+    weight: float
+    reason: str
+    decided_by: str
+    created_at: datetime
+    reopen: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adjudication:
+    """A lead's word on an item that raters disagree on; without a judgement it is withdrawn."""
+
+    campaign: str
+    item: str
+    judgement_id: str | None
+    decided_by: str
+    reason: str
+    created_at: datetime

@@ -6,6 +6,7 @@ from types import NoneType
 
 from sqlalchemy import RowMapping
 
+from rlhf.feedback.rules import PURPOSES
 from rlhf.records import Judgement
 
 
@@ -36,6 +37,7 @@ def record_of(row: RowMapping) -> Judgement:
         rationale=row["rationale"],
         guideline_version=row["guideline_version"],
         supersedes=row["supersedes"],
+        purpose=row["purpose"],
     )
 
 
@@ -63,6 +65,8 @@ def _check_types(row: RowMapping) -> None:
     for name, types in _TYPES.items():
         if not isinstance(row[name], types):
             raise TypeError(f"judgement {row['id']!a}: {name} is a {type(row[name]).__name__}")
+    if row["purpose"] not in PURPOSES:
+        raise ValueError(f"judgement {row['id']!a}: a purpose that there is not")
     if not math.isfinite(row["seconds"]):
         raise ValueError(f"judgement {row['id']!a}: seconds is no number")
     numbers = [*row["shown_order"], *(row["ranking"] or ())]

@@ -5,11 +5,13 @@ from sqlalchemy import ColumnElement, select
 from rlhf.feedback.rules import UNDONE
 from rlhf.feedback.tables import judgements
 
+_later = judgements.alias("later")
+_NOT_SUPERSEDED = ~select(_later.c.seq).where(_later.c.supersedes == judgements.c.id).exists()
+
 
 def standing() -> ColumnElement[bool]:
     """The SQL condition that a row of `judgements` has not been superseded."""
-    later = judgements.alias("later")
-    return ~select(later.c.seq).where(later.c.supersedes == judgements.c.id).exists()
+    return _NOT_SUPERSEDED
 
 
 def taken_back() -> ColumnElement[bool]:

@@ -1,11 +1,11 @@
-"""What can be said of a campaign's ratings: agreement, ceiling, sides, and the truth if known."""
+"""The numbers of a whole campaign: agreement, ceiling, sides, and the truth if it is known."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rlhf.feedback.aggregation import aggregate
+from rlhf.feedback.aggregation import aggregate, aggregate_evidence
 from rlhf.feedback.agreement import (
     Agreement,
     noise_ceiling_estimate,
@@ -13,6 +13,7 @@ from rlhf.feedback.agreement import (
     rater_accuracy,
     signs_by_pair,
 )
+from rlhf.feedback.evidence import read_evidence
 from rlhf.feedback.simulation import (
     SimulatedRater,
     UtilityWeights,
@@ -28,8 +29,9 @@ def rating_metrics(store: Store, campaign: str) -> dict[str, Any]:
 
     `noise_ceiling` is null where agreement is unknown or at chance.
     """
-    judgements = store.judgements(campaign)
-    _, report = aggregate(store.comparisons(campaign), judgements)
+    evidence = read_evidence(store, campaign)
+    judgements = evidence.counted
+    _, report = aggregate_evidence(evidence)
     progress = store.progress(campaign)
     signs = list(signs_by_pair(judgements).values())
     decisive = percent_agreement(signs, decisive_only=True)
