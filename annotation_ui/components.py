@@ -6,26 +6,42 @@ from pathlib import Path
 
 import gradio as gr
 
-from annotation_ui.scale import SCALE, SKIP_REASONS
+from annotation_ui.form import SKIP_REASONS
 
-STATIC = Path(__file__).parent / "static"
+STATIC = Path(__file__).parent / "static" / "rate"
 IDLE_AFTER_MS = 60_000
-_SCRIPTS = ("inert.js", "clock.js", "drafts.js", "rate.js")
+WATCH_EVERY_MS = 60_000
+"""How often the page looks whether its session still stands, and keeps its lease."""
 
-_KEYS = (
-    ("1 to 7", "from “A is much better” to “B is much better”"),
-    ("T", "about the same (as 4)"),
-    ("B", "mark that both are bad, then choose"),
-    ("N", "write a reason; Esc leaves it"),
-    ("S", "skip, with a reason"),
-    ("U", "undo the last judgement"),
-    ("M, R, D", "formatted, raw, differences"),
-    ("G", "show or hide the guideline"),
-    ("?", "these keys"),
+# In the order in which they stand in the one function that they make up.
+_SCRIPTS = (
+    "parts.js",
+    "inert.js",
+    "clock.js",
+    "drafts.js",
+    "server.js",
+    "cards.js",
+    "marks.js",
+    "tasks/picking.js",
+    "tasks/pairwise.js",
+    "tasks/rubric.js",
+    "tasks/ratings.js",
+    "tasks/ranking.js",
+    "tasks/ranking_drag.js",
+    "tasks/word_changes.js",
+    "tasks/rewrite.js",
+    "tasks/flags.js",
+    "page.js",
+    "saving.js",
+    "history.js",
+    "presence.js",
+    "keys.js",
+    "main.js",
 )
+_STYLES = ("rate.css", "tasks.css")
 
 
-def pairwise_page() -> gr.HTML:
+def rating_page() -> gr.HTML:
     """The rating page: it owns the keys and speaks to `/api`, so each save has an answer.
 
     Gradio's own events carry no failure to the page (an expired session is silent there), and
@@ -37,44 +53,43 @@ def pairwise_page() -> gr.HTML:
         html_template=page_markup(),
         js_on_load=page_script(),
         apply_default_css=False,
-        elem_id="pairwise",
+        elem_id="rating",
     )
 
 
 def page_markup() -> str:
-    """The page before its first item: nothing in it comes from the store."""
+    """The page before its first item, with its style: nothing in it comes from the store."""
     template = (STATIC / "rate.html").read_text("utf-8")
-    parts = {"scale": _scale(), "keys": _key_list(), "reasons": _reasons()}
-    return re.sub(r"@(\w+)", lambda match: parts[match[1]], template)
+    parts = {"style": _style(), "reasons": _reasons()}
+    return re.sub(r"@(style|reasons)\b", lambda match: parts[match[1]], template)
 
 
 def page_script() -> str:
-    """The page's script, as one function body with `element` in scope."""
-    script = "\n".join((STATIC / name).read_text("utf-8") for name in _SCRIPTS)
-    return script.replace("@idle_ms", str(IDLE_AFTER_MS))
+    """The page's script, as one function body with `element` in scope.
+
+    All of the page is one function of its root and a signal to let go, so that it can be started
+    again on another root (see mount.js).
+    """
+    page = "\n".join(_script(name) for name in _SCRIPTS)
+    return f"function startPage(root, letGo) {{\n{page}\n}}\n{_script('mount.js')}"
 
 
 def page_style() -> str:
-    """The page's stylesheet."""
-    return (STATIC / "rate.css").read_text("utf-8")
+    """What is said to Gradio of the page's style: nothing.
+
+    Gradio rewrites what it is given: it splits selectors at every comma, those within `:is()` and
+    `:not()` too, and drops rules that it does not know. So the page carries its own sheet.
+    """
+    return ""
 
 
-def _scale() -> str:
-    return "".join(
-        f'<button type="button" data-do="choose" data-choice="{choice}" data-key="{key}" '
-        f'aria-pressed="false" aria-label="{words}" aria-keyshortcuts="{key}">'
-        f'<span class="full">{words}</span><span class="short">{short}</span>'
-        f"<kbd>{key}</kbd></button>"
-        for key, (choice, words, short) in enumerate(SCALE, start=1)
-    )
+def _style() -> str:
+    return "\n".join((STATIC / name).read_text("utf-8") for name in _STYLES)
 
 
-def _key_list() -> str:
-    rows = []
-    for keys, meaning in _KEYS:
-        caps = re.sub(r"[^\s,]+", lambda m: m[0] if m[0] == "to" else f"<kbd>{m[0]}</kbd>", keys)
-        rows.append(f"<dt>{caps.replace(',', '')}</dt><dd>{meaning}</dd>")
-    return "".join(rows)
+def _script(name: str) -> str:
+    text = (STATIC / name).read_text("utf-8")
+    return text.replace("@idle_ms", str(IDLE_AFTER_MS)).replace("@watch_ms", str(WATCH_EVERY_MS))
 
 
 def _reasons() -> str:

@@ -1,7 +1,12 @@
-"""The plain pages around the app: no scripts, readable without it."""
+"""The plain pages around the rating and lead pages: no scripts, readable without style."""
 
-import html
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+from jinja2 import DictLoader, Environment, StrictUndefined
+
+from rlhf.feedback.store import Account
 
 STATIC = Path(__file__).parent / "static"
 
@@ -13,11 +18,32 @@ FAVICON = (
 )
 
 
-def plain_page(title: str, text: str, *, link: tuple[str, str] | None = None) -> str:
-    """A whole HTML page with one heading and one paragraph; `link` is (address, words)."""
-    anchor = f'<p><a href="{html.escape(link[0])}">{html.escape(link[1])}</a></p>' if link else ""
-    return (
-        (STATIC / "plain.html")
-        .read_text("utf-8")
-        .format(title=html.escape(title), text=html.escape(text), anchor=anchor)
+def plain_page(
+    template: str, title: str, *, account: Account | None = None, here: str = "", **values: Any
+) -> str:
+    """A whole HTML page from `static/plain/TEMPLATE.html`; every value is escaped.
+
+    With `account` it carries the links and the sign-out of a person who is signed in.
+    """
+    page = _templates().get_template(f"{template}.html")
+    narrow = template in ("message", "sign_in", "join")
+    return page.render(title=title, account=account, here=here, narrow=narrow, **values)
+
+
+def message_page(title: str, text: str, *, link: tuple[str, str] | None = None) -> str:
+    """A page of one heading and one paragraph; `link` is (address, words)."""
+    return plain_page("message", title, text=text, link=link)
+
+
+@cache
+def plain_style() -> str:
+    """The stylesheet of these pages."""
+    return (STATIC / "plain.css").read_text("utf-8")
+
+
+@cache
+def _templates() -> Environment:
+    sources = {path.name: path.read_text("utf-8") for path in (STATIC / "plain").glob("*.html")}
+    return Environment(
+        loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

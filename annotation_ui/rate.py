@@ -6,34 +6,39 @@ Every write has a key derived from what was shown, so sending it twice writes it
 """
 
 import math
+import threading
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 
-from annotation_ui.rendering import render_inert, word_diff
-from annotation_ui.scale import choice_of, verdict_of, words_for
-from rlhf.errors import DataError
+from annotation_ui.answers import Answer, values_of
+from rlhf.errors import ConfigError, DataError
+from rlhf.feedback.people import originals
+from rlhf.feedback.protocols import Protocol, protocol_of, require_answer
 from rlhf.feedback.rules import UNDONE, is_taken_back
-from rlhf.feedback.store import JudgementError, OwnProgress, Store
-from rlhf.records import Comparison, Judgement, Prompt
+from rlhf.feedback.store import ConsentNeeded, JudgementError, Store
+from rlhf.records import Comparison, Judgement, Purpose
 
-NUM_HISTORY = 6
 MAX_SECONDS = 24 * 3600.0
-_LABELS = {"system": "Instructions to the model", "user": "User", "assistant": "Model"}
 _KEY_SPACE = uuid.UUID("5b0c4e0e-7d0f-4d8e-9f5e-2f6f9f0f2c51")
+
+NO_WORK = {
+    "consent": "you have not agreed yet to what this campaign tells its raters",
+    "paused": "this campaign is paused; your answer is kept in this browser",
+    "unqualified": "your answers to the first items were not as expected, so this campaign ends",
+    "excluded": "a lead has ended your work on this campaign",
+}
+"""Why nothing can be saved now, by the rater's standing in the campaign."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What the page says was seen and chosen: `choice` is -3 (A, left) to 3 (B, right)."""
+    """What the page says was seen and chosen; `answer` is in screen order."""
 
     ticket: str
     item: str
     shown_order: tuple[int, ...]
-    choice: int | None = None
-    both_bad: bool = False
+    answer: Answer = field(default_factory=Answer)
     skip: str | None = None
     rationale: str | None = None
     seconds: float = 0.0
@@ -47,13 +52,14 @@ class Showing:
     comparison: Comparison
     shown_order: tuple[int, ...]
     guideline_version: int
+    purpose: Purpose = "rate"
     assignment_id: str | None = None
     undone: Judgement | None = None
     previous: Judgement | None = None
 
 
 class Desk:
-    """A store opened on one pairwise campaign, for any number of raters and threads."""
+    """A store opened on one campaign, for any number of raters and threads."""
 
     def __init__(self, store: Store, campaign: str) -> None:
         self.store = store
@@ -67,12 +73,50 @@ class Desk:
             self._comparisons = {comparison.item: comparison for comparison in found}
         return self._comparisons[item]
 
+    def protocol(self) -> Protocol:
+        """What the campaign asks as its settings stand now: a lead may change them meanwhile."""
+        campaign = self.store.campaign(self.campaign)
+        return protocol_of(campaign.task, campaign.settings)
+
+
+class Desks:
+    """The desks of a store's campaigns, each made once, when it is first asked for."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._desks: dict[str, Desk] = {}
+        self._lock = threading.Lock()
+
+    def desk(self, campaign: str | None) -> Desk:
+        """The desk of a campaign; ConfigError when there is none of that name.
+
+        Without a name it is the store's only campaign, and a ConfigError where it has several.
+        """
+        if campaign is None:
+            campaign = self._only()
+        with self._lock:
+            found = self._desks.get(campaign)
+        if found is None:
+            found = Desk(self.store, self.store.campaign(campaign).name)
+            with self._lock:
+                found = self._desks.setdefault(campaign, found)
+        return found
+
+    def _only(self) -> str:
+        campaigns = originals(self.store.campaigns())
+        if len(campaigns) != 1:
+            raise ConfigError("this address names no campaign; choose one on the home page")
+        return campaigns[0].name
+
 
 def next_showing(desk: Desk, annotator: str) -> Showing | None:
     """What `annotator` judges now: an item they took back, else their lease, else a new one."""
+    try:
+        assignment = desk.store.next_assignment(desk.campaign, annotator, counted=False)
+    except ConsentNeeded:
+        return None
     undone = [row for row in desk.store.undone(desk.campaign, annotator) if _is_open(desk, row)]
-    assignment = desk.store.next_assignment(desk.campaign, annotator, counted=False)
-    if undone:
+    if undone and desk.store.standing_of(desk.campaign, annotator) == "open":
         return _showing_again(desk, undone[-1])
     if assignment is None:
         return None
@@ -81,6 +125,7 @@ def next_showing(desk: Desk, annotator: str) -> Showing | None:
         comparison=assignment.comparison,
         shown_order=tuple(assignment.shown_order),
         guideline_version=assignment.guideline_version,
+        purpose=assignment.purpose,
         assignment_id=assignment.id,
     )
 
@@ -89,8 +134,11 @@ def _is_open(desk: Desk, undone: Judgement) -> bool:
     """Whether an item that was taken back may still be judged by the same rater.
 
     Where others have filled its places since, the row is closed with a skip that says so: it
-    would otherwise come up for ever, and be refused each time.
+    would otherwise come up for ever, and be refused each time. What checks the rater (gold
+    items, retests) has a place for each.
     """
+    if undone.purpose != "rate":
+        return True
     overlap = desk.store.campaign(desk.campaign).overlap
     if desk.store.num_raters(desk.campaign, undone.item) < overlap:
         return True
@@ -113,6 +161,7 @@ def _showing_again(desk: Desk, undone: Judgement) -> Showing:
         comparison=desk.comparison(undone.item),
         shown_order=tuple(undone.shown_order),
         guideline_version=desk.store.campaign(desk.campaign).guideline_version,
+        purpose=undone.purpose,
         undone=undone,
         previous=desk.store.find_judgement(undone.supersedes or "", undone.annotator),
     )
@@ -122,7 +171,7 @@ def submit(desk: Desk, annotator: str, submission: Submission) -> Judgement:
     """The judgement as stored; the one already there when this showing was judged before.
 
     DataError when the item is not before this annotator, was shown on other sides, or the
-    values are impossible.
+    answer is impossible or lacks something that the campaign asks.
     """
     with desk.store.atomically():
         return _submit(desk, annotator, submission)
@@ -134,13 +183,21 @@ def _submit(desk: Desk, annotator: str, submission: Submission) -> Judgement:
         return stored
     showing = next_showing(desk, annotator)
     # A lease that ran out over lunch is given again for the same item: the work still counts.
+    if showing is None and (reason := _why_nothing(desk, annotator)):
+        raise DataError(reason)
     if showing is None or showing.comparison.item != submission.item:
-        raise DataError("this pair is not before you any more; judge the one shown now")
+        raise DataError("this item is not before you any more; judge the one shown now")
     if showing.shown_order != submission.shown_order:
-        raise DataError("this pair was shown on other sides; judge it as shown now")
+        raise DataError("this item was shown in another order; judge it as shown now")
     if showing.ticket != submission.ticket:
         judgement_id = _id_for(annotator, showing.ticket)
-    return _write(desk, showing, _judgement(desk, annotator, judgement_id, showing, submission))
+    judgement = _judgement(desk, annotator, judgement_id, showing, submission)
+    require_answer(desk.protocol(), judgement)
+    return _write(desk, showing, judgement)
+
+
+def _why_nothing(desk: Desk, annotator: str) -> str | None:
+    return NO_WORK.get(desk.store.standing_of(desk.campaign, annotator))
 
 
 def _write(desk: Desk, showing: Showing, judgement: Judgement) -> Judgement:
@@ -157,7 +214,10 @@ def _judgement(
     seconds = _plausible_seconds(submission.seconds)
     if showing.undone is not None:
         seconds += showing.undone.seconds  # the time of the first look belongs to the judgement
-    skipped = submission.skip is not None
+    skip = None if submission.skip is None else _skip_reason(submission.skip)
+    values = {} if skip is not None else values_of(submission.answer, showing.shown_order)
+    if skip is None and not values:
+        raise DataError("nothing was chosen; answer first, or skip with a reason")
     return Judgement(
         id=judgement_id,
         campaign=desk.campaign,
@@ -167,19 +227,13 @@ def _judgement(
         seconds=seconds,
         created_at=datetime.now(UTC),
         shown_order=showing.shown_order,
-        verdict=None if skipped else _verdict(submission, showing.shown_order),
-        both_bad=submission.both_bad and not skipped,
-        skip=_skip_reason(submission.skip) if submission.skip is not None else None,
+        skip=skip,
         rationale=(submission.rationale or "").strip() or None,
         guideline_version=showing.guideline_version,
         supersedes=showing.undone.id if showing.undone else None,
+        purpose=showing.purpose,
+        **values,
     )
-
-
-def _verdict(submission: Submission, shown_order: Sequence[int]) -> int:
-    if submission.choice is None or not -3 <= submission.choice <= 3:
-        raise DataError("no choice between the two was sent; choose one of the seven")
-    return verdict_of(submission.choice, shown_order)
 
 
 def _skip_reason(words: str) -> str:
@@ -232,118 +286,7 @@ def _id_for(annotator: str, ticket: str) -> str:
     return uuid.uuid5(_KEY_SPACE, f"{annotator}\n{ticket}").hex
 
 
-# ---- what the page shows ---------------------------------------------------------------------
-
-
-def view(desk: Desk, annotator: str) -> dict[str, Any]:
-    """All that the page needs, as JSON: the item, progress, guideline and last judgements."""
-    with desk.store.atomically():  # one state of the store, and one transaction instead of ten
-        showing = next_showing(desk, annotator)
-        own = desk.store.own_progress(desk.campaign, annotator)
-        last = desk.store.judgements(desk.campaign, annotator=annotator, limit=NUM_HISTORY)
-        guideline = _guideline(desk, showing)
-        empty = None if showing else _nothing_left(desk, own)
-    num_left = own.num_left + own.num_taken_back if showing else 0
-    return {
-        "campaign": desk.campaign,
-        "annotator": annotator,
-        "progress": {"done": own.num_done, "total": own.num_done + num_left},
-        "guideline": render_inert(guideline),
-        "item": _item(showing) if showing else None,
-        "empty": empty,
-        "history": [_history_entry(desk, row) for row in reversed(last)],
-    }
-
-
-def _guideline(desk: Desk, showing: Showing | None) -> str:
-    """The guideline that the judgement will be recorded under, even when a newer one is out."""
-    if showing is None:
-        text = desk.store.campaign(desk.campaign).guideline
-    else:
-        text = desk.store.guideline(desk.campaign, showing.guideline_version)
-    return text or "No guideline has been written for this campaign."
-
-
-def _item(showing: Showing) -> dict[str, Any]:
-    shown = [showing.comparison.completions[index] for index in showing.shown_order]
-    diffs = word_diff(shown[0].text, shown[1].text)
-    return {
-        "ticket": showing.ticket,
-        "item": showing.comparison.item,
-        "shown_order": list(showing.shown_order),
-        "turns": _turns(showing.comparison.prompt),
-        "completions": [
-            {
-                "raw": completion.text,
-                "html": render_inert(completion.text),
-                "diff": diff,
-                "ended": completion.ended,
-            }
-            for completion, diff in zip(shown, diffs, strict=True)
-        ],
-        "previous": _previous(showing),
-    }
-
-
-def _previous(showing: Showing) -> dict[str, Any] | None:
-    """What the rater had said before taking it back, to be changed rather than written anew."""
-    before = showing.previous
-    if before is None:
-        return None
-    verdict = before.verdict
-    return {
-        "choice": None if verdict is None else choice_of(verdict, showing.shown_order),
-        "both_bad": before.both_bad,
-        "rationale": before.rationale,
-    }
-
-
-def _turns(prompt: Prompt) -> list[dict[str, str]]:
-    if isinstance(prompt.content, str):
-        return [_turn("user", "Prompt", prompt.content)]
-    return [
-        _turn(turn["role"], _LABELS.get(turn["role"], turn["role"]), turn["content"])
-        for turn in prompt.content
-    ]
-
-
-def _turn(role: str, label: str, text: str) -> dict[str, str]:
-    known = role if role in _LABELS else "other"
-    return {"role": known, "label": label, "raw": text, "html": render_inert(text)}
-
-
-def _nothing_left(desk: Desk, own: OwnProgress) -> dict[str, str]:
-    """Why no pair is shown: all is done, done by this rater, skipped, or with other raters."""
-    progress = desk.store.progress(desk.campaign)
-    if progress.num_complete >= progress.num_items:
-        text = "Every pair of this campaign has been judged. Thank you."
-        return {"title": "All done", "text": text}
-    num_open = progress.num_items - progress.num_complete
-    pairs = "1 pair waits" if num_open == 1 else f"{num_open} pairs wait"
-    if own.num_left:
-        text = f"{pairs} for judgements, and other raters have them open now. Look again later."
-        return {"title": "Nothing for you right now", "text": text}
-    overlap = desk.store.campaign(desk.campaign).overlap
-    skipped = f" and skipped {own.num_skipped}" if own.num_skipped else ""
-    asked = "1 rater" if overlap == 1 else f"{overlap} different raters"
-    text = (
-        f"You have judged {own.num_judged}{skipped}: every pair that was yours. {pairs} for "
-        f"other raters, since this campaign asks {asked} for each."
-    )
-    return {"title": "You have done your part", "text": text}
-
-
-def _history_entry(desk: Desk, row: Judgement) -> dict[str, Any]:
-    excerpt = " ".join(desk.comparison(row.item).prompt.text.split())
-    words = describe(row)
-    return {"id": row.id, "words": words, "prompt": excerpt[:120]}
-
-
-def describe(judgement: Judgement) -> str:
-    """A judgement in the words of the page, sides as they were on screen."""
-    if judgement.skip is not None:
-        return f"Skipped: {judgement.skip}"
-    if judgement.verdict is None:
-        return "Judged in another way"
-    words = words_for(choice_of(judgement.verdict, judgement.shown_order))
-    return f"{words}, both bad" if judgement.both_bad else words
+def keep_lease(desk: Desk, annotator: str, ticket: str) -> bool:
+    """Whether the item of `ticket` is still this rater's; their lease is extended when it is."""
+    kind, _, name = ticket.partition(" ")
+    return kind != "lease" or desk.store.renew(name, annotator)

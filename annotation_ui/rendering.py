@@ -44,11 +44,24 @@ def render_inert(text: str) -> str:
     No scripts, links, images, attributes or styles come from `text`, and every character that
     is not Markdown's own punctuation is visible; where that cannot be kept, `render_plain`.
     """
+    return _render(text, _MARKDOWN)
+
+
+def render_guideline(text: str) -> str:
+    """HTML of a lead's Markdown (guideline, consent), as inert as a completion's.
+
+    A line break within a paragraph is a space, as in any Markdown file that is wrapped by hand;
+    in a completion it is what the model wrote, and stays.
+    """
+    return _render(text, _WRAPPED_MARKDOWN)
+
+
+def _render(text: str, markdown: MarkdownIt) -> str:
     if not text.strip():
         return _render_blank(text)
     if len(text) > MAX_MARKDOWN_CHARS:
         return render_plain(text)
-    rendered = _MARKDOWN.render(text)
+    rendered = markdown.render(text)
     if _significant(_visible_text(rendered)) != _significant(text.replace("\0", "\ufffd")):
         return render_plain(text)
     return _mark_unseen(rendered)
@@ -122,8 +135,8 @@ def _render_list_item(
     return f'<li value="{int(number)}">' if number.isdecimal() else "<li>"
 
 
-def _inert_markdown() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": False, "breaks": True})
+def _inert_markdown(*, breaks: bool) -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False, "breaks": breaks})
     parser.enable(["table", "strikethrough"])
     # Each of these drops or rewrites text (targets, titles, definitions, &lt;, \[ of LaTeX).
     parser.disable(["link", "image", "autolink", "reference", "entity", "escape"])
@@ -133,7 +146,8 @@ def _inert_markdown() -> MarkdownIt:
     return parser
 
 
-_MARKDOWN = _inert_markdown()
+_MARKDOWN = _inert_markdown(breaks=True)
+_WRAPPED_MARKDOWN = _inert_markdown(breaks=False)
 
 Segment = tuple[str, bool]
 """A piece of a text, and whether the other text lacks it."""

@@ -1,4 +1,4 @@
-"""The annotation server: a FastAPI shell with sign-in and guard, and the page mounted in it."""
+"""The annotation server: a FastAPI shell with sign-in and guard, and the pages mounted in it."""
 
 import asyncio
 import os
@@ -16,28 +16,45 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
 
+from annotation_ui.account import account_routes
 from annotation_ui.api import rating_routes
-from annotation_ui.components import page_style, pairwise_page
+from annotation_ui.components import page_style, rating_page
 from annotation_ui.guard import Guard
-from annotation_ui.pages import FAVICON, plain_page
-from annotation_ui.rate import Desk
-from annotation_ui.session import InviteError, Sessions
+from annotation_ui.home import home_routes
+from annotation_ui.lead import lead_page, lead_routes, lead_style
+from annotation_ui.oidc_routes import oidc_routes
+from annotation_ui.pages import FAVICON, message_page, plain_style
+from annotation_ui.rate import Desks
+from annotation_ui.sign_in import sign_in_routes
+from annotation_ui.site import Site
 from annotation_ui.theme import theme
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, DataError, RlhfError
 
 
-def build_app(desk: Desk, sessions: Sessions) -> Guard:
+def build_app(site: Site) -> Guard:
     """The whole application behind its guard."""
+    shell = build_shell(site)
+    _in_event_loop(lambda: _mount_pages(shell))
+    return Guard(shell, site.sessions, site.hosts)
+
+
+def build_shell(site: Site) -> FastAPI:
+    """The plain pages and the routes that the others call, without Gradio and unguarded."""
     shell = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     # Its presence keeps Gradio from adding its own, which lets every origin in.
     shell.add_middleware(CORSMiddleware, allow_origins=[])
-    _add_session_routes(shell, sessions)
-    shell.include_router(rating_routes(desk))
+    _add_files(shell)
+    for routes in (home_routes, sign_in_routes, account_routes, oidc_routes):
+        shell.include_router(routes(site))
+    shell.include_router(rating_routes(Desks(site.store)))
+    shell.include_router(lead_routes(site.store))
     shell.add_exception_handler(RequestValidationError, _say_invalid)
-    _in_event_loop(lambda: _mount_pages(shell, desk.campaign))
-    return Guard(shell, sessions)
+    shell.add_exception_handler(RlhfError, _say_refused)
+    shell.add_exception_handler(HTTPException, _say_unknown)
+    return shell
 
 
 def _in_event_loop(work: Callable[[], None]) -> None:
@@ -54,12 +71,33 @@ def _in_event_loop(work: Callable[[], None]) -> None:
         work()
 
 
-def _mount_pages(shell: FastAPI, campaign: str) -> None:
+def _mount_pages(shell: FastAPI) -> None:
+    """Two mounts keep the roles apart; the guard and `auth_dependency` each check them."""
+    rating = _blocks("Rate", rating_page)
+    _mount(shell, "/app", rating, page_style(), lambda request: request.state.annotator)
+    lead = _blocks("Lead", lead_page)
+    _mount(shell, "/lead", lead, lead_style(), _name_of_lead)
+
+
+def _name_of_lead(request: Request) -> str | None:
+    return request.state.annotator if request.state.role == "lead" else None
+
+
+def _blocks(title: str, page: Callable[[], gr.HTML]) -> gr.Blocks:
+    blocks = gr.Blocks(title=title, analytics_enabled=False, fill_width=True)
+    with blocks:
+        page()
+    return blocks
+
+
+def _mount(
+    shell: FastAPI, path: str, blocks: gr.Blocks, css: str, who: Callable[[Request], str | None]
+) -> None:
     gr.mount_gradio_app(
         shell,
-        _blocks(campaign),
-        path="/app",
-        auth_dependency=lambda request: request.state.annotator,
+        blocks,
+        path=path,
+        auth_dependency=who,
         footer_links=[],
         run_history=False,
         enable_monitoring=False,
@@ -68,33 +106,45 @@ def _mount_pages(shell: FastAPI, campaign: str) -> None:
         app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
         ssr_mode=False,
         theme=theme(),
-        css=page_style(),
+        css=css,
     )
 
 
-def _blocks(campaign: str) -> gr.Blocks:
-    with gr.Blocks(title=f"Rate: {campaign}", analytics_enabled=False, fill_width=True) as blocks:
-        pairwise_page()
-    return blocks
-
-
-def _add_session_routes(shell: FastAPI, sessions: Sessions) -> None:
-    @shell.get("/")
-    def home() -> RedirectResponse:
-        return RedirectResponse("/app/")
-
-    @shell.get("/join")
-    def join(token: str = "") -> Response:
-        try:
-            annotator = sessions.redeem(token)
-        except InviteError as error:
-            text = f"{error} Stop the server and start it again for a new one."
-            return HTMLResponse(plain_page("This link opens nothing", text), 403)
-        return RedirectResponse("/app/", 303, {"set-cookie": sessions.cookie(annotator)})
+def _add_files(shell: FastAPI) -> None:
+    """The two files that plain pages need, from memory."""
 
     @shell.get("/favicon.ico")
     def favicon() -> Response:
         return Response(FAVICON, media_type="image/svg+xml")
+
+    @shell.get("/plain.css")
+    def style() -> Response:
+        return Response(
+            plain_style(), media_type="text/css", headers={"cache-control": "max-age=300"}
+        )
+
+
+async def _say_refused(request: Request, error: Exception) -> Response:
+    """What a route did not foresee of the store, as one line and never a traceback."""
+    assert isinstance(error, RlhfError)
+    status = 409 if isinstance(error, DataError | ConfigError) else 503
+    line = " ".join(str(error).split())
+    if "text/html" in request.headers.get("accept", ""):
+        page = message_page(
+            "That did not work", f"{line}.", link=("/campaigns", "To your campaigns")
+        )
+        return HTMLResponse(page, status)
+    return JSONResponse({"error": line}, status)
+
+
+async def _say_unknown(request: Request, error: Exception) -> Response:
+    """What is no page or route of ours, or a body that nobody can read."""
+    assert isinstance(error, HTTPException)
+    if "text/html" in request.headers.get("accept", ""):
+        text = "Nothing is at this address; it may have been mistyped."
+        page = message_page("No such page", text, link=("/campaigns", "To your campaigns"))
+        return HTMLResponse(page, error.status_code, error.headers)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
 async def _say_invalid(_request: Request, error: Exception) -> JSONResponse:
@@ -120,9 +170,14 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: Guard, listener: socket.socket) -> None:
-    """Serves `app` on a bound socket until interrupted."""
+def web_server(app: Guard) -> uvicorn.Server:
+    """A server that says nothing of itself and believes no forwarding header."""
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, proxy_headers=False
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)
+
+
+def serve(app: Guard, listener: socket.socket) -> None:
+    """Serves `app` on a bound socket until interrupted."""
+    web_server(app).run(sockets=[listener])

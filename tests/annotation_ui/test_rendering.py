@@ -11,6 +11,7 @@ from annotation_ui.rendering import (
     MAX_DIFF_CELLS,
     MAX_MARKDOWN_CHARS,
     UNSEEN,
+    render_guideline,
     render_inert,
     render_plain,
     word_diff,
@@ -173,3 +174,10 @@ def test_word_diff_of_huge_repetitive_texts_is_quick_and_exact(unit):
     side_a, side_b = word_diff(a, b)
     assert "".join(text for text, _ in side_a) == a
     assert "".join(text for text, _ in side_b) == b
+
+
+def test_a_guideline_wrapped_by_hand_flows_and_a_completion_keeps_its_lines():
+    text = "Prefer the completion\nthat is *right*."
+    assert "<br" in render_inert(text)
+    assert render_guideline(text) == "<p>Prefer the completion\nthat is <em>right</em>.</p>\n"
+    assert "<script" not in render_guideline("<script>alert(1)</script>")

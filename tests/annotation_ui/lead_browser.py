@@ -1,0 +1,69 @@
+"""Driving the lead pages in a browser: opening a tab, waiting for it, and looking it over."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from tests.annotation_ui.conftest import LiveServer
+
+SHOWN = '.lead[data-state="shown"]'
+SIZES = {"wide": (1440, 900), "phone": (390, 844)}
+
+
+@contextmanager
+def lead_page(
+    browser: Any, site: LiveServer, size: str = "wide", scheme: str = "light", name: str = "lea"
+) -> Iterator[Any]:
+    """The pages of a signed-in lead; no script error, outside request or run text is let pass."""
+    width, height = SIZES[size]
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme=scheme,
+        has_touch=size == "phone",
+        reduced_motion="reduce",
+    )
+    context.set_default_timeout(10_000)
+    site.sign_in(context, name, "lead")
+    page = context.new_page()
+    errors: list[str] = []
+    hosts: set[str] = set()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+    yield page
+    assert errors == []
+    assert hosts <= {urlsplit(site.address).netloc, ""}  # "" is a data: or blob: address
+    assert page.evaluate("window.pwned") is None
+    context.close()
+
+
+def show(page: Any, site: LiveServer, tab: str, detail: str = "", campaign: str = "c") -> None:
+    """Opens a tab by its address and waits until it is shown."""
+    hash_ = f"#{tab}/{quote(detail, safe='')}" if detail else f"#{tab}"
+    page.goto("about:blank")
+    page.goto(f"{site.address}/lead/?campaign={quote(campaign)}{hash_}")
+    page.wait_for_selector(SHOWN)
+
+
+def panel(page: Any, tab: str) -> Any:
+    return page.locator(f'[data-panel="{tab}"]')
+
+
+def press(page: Any, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def problem(page: Any) -> str:
+    """The refusal on screen, waited for."""
+    line = page.locator(".problem:not(:empty)").first
+    line.wait_for()
+    return line.inner_text()
+
+
+def looks_right(page: Any, size: str) -> None:
+    """Asserts that axe has nothing to say, and that nothing is wider than the screen."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    report = Axe().run(page)
+    assert report.violations_count == 0, report.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
