@@ -148,6 +148,12 @@ def reward_head(model: Any) -> Any:
     return getattr(inner, HEAD_NAME)
 
 
+def backbone_of(model: Any) -> Any:
+    """The transformer without its head; LoRA layers inside it stay active."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inner.base_model
+
+
 @contextmanager
 def compact_head(model: Any) -> Iterator[None]:
     """Within, the output head gets its hidden states in one piece.

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from rlhf.data.tokenization import Renderer
 from rlhf.models.generation import context_length, left_padded
-from rlhf.models.loading import compact_head, load_reward_model, load_tokenizer, reward_head
+from rlhf.models.loading import (
+    backbone_of,
+    compact_head,
+    load_reward_model,
+    load_tokenizer,
+    reward_head,
+)
 from rlhf.records import PromptContent
 
 
@@ -87,7 +93,7 @@ class RewardModel:
         device = self.model.device
         ids, mask = right_padded(rows, self.tokenizer.pad_token_id, device)  # [B, L]
         last = torch.tensor([len(row) - 1 for row in rows], device=device)  # [B]
-        hidden = _backbone(self.model)(input_ids=ids, attention_mask=mask, use_cache=False)
+        hidden = backbone_of(self.model)(input_ids=ids, attention_mask=mask, use_cache=False)
         pooled = hidden.last_hidden_state[torch.arange(len(rows), device=device), last]  # [B, H]
         return reward_head(self.model)(pooled.float())[:, 0].float().cpu()  # [B]
 
@@ -170,9 +176,3 @@ def _batches_by_length(rows: Sequence[Sequence[int]], batch_size: int) -> list[l
     """Indices in batches of like length, the longest first: what does not fit fails at once."""
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def _backbone(model: Any) -> Any:
-    """The transformer without its head; LoRA layers inside it stay active."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inner.base_model

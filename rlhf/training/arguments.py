@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from rlhf.config import parse_config
 from rlhf.errors import ConfigError
@@ -56,6 +56,13 @@ class StageArguments:
     use_margin: bool = field(
         default=False,
         metadata={"help": "Reward: take the margin column into the loss, as TRL does."},
+    )
+    share_prefixes: Literal["auto", "never"] = field(
+        default="auto",
+        metadata={
+            "help": "Reward and DPO: compute the prompt that chosen and rejected share once, "
+            "in the batches where that pays."
+        },
     )
     accelerate_config: str | None = field(
         default=None,

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from rlhf.data.tokenization import Renderer
 from rlhf.errors import ConfigError, DataError
 from rlhf.manifest import Manifest, invalidate, recorded_stage
 from rlhf.models.adapters import adapter_chain
-from rlhf.models.loading import load_tokenizer
+from rlhf.models.loading import backbone_of, load_tokenizer
+from rlhf.models.prefix_sharing import sharing_prefixes
 from rlhf.models.registry import model_identity, resolve_model
 from rlhf.models.trl_compat import train_from
 from rlhf.records import content_hash
@@ -207,10 +208,28 @@ def run_trainer(trainer: Any, claim: Claim, settings: Settings) -> dict[str, Any
     TRL's other metrics of training steps are rates over the few rows of a step; they stay in
     the log, where they are curves.
     """
-    with disk_errors(Path(settings.training.output_dir)):
+    with disk_errors(Path(settings.training.output_dir)), shared_prefixes(trainer, settings):
         train_from(trainer, claim.checkpoint)
     rows = log_rows(trainer.state)
     return {"train_loss": mean_loss(rows), "num_steps": trainer.state.global_step}
+
+
+@contextmanager
+def shared_prefixes(trainer: Any, settings: Settings) -> Iterator[None]:
+    """Within the block pairs compute their prompt once, where that pays; says what came of it."""
+    if settings.verb not in ("reward", "dpo") or settings.stage.share_prefixes == "never":
+        yield
+        return
+    models = [trainer.model, getattr(trainer, "ref_model", None)]
+    with ExitStack() as stack:
+        sharing = [
+            stack.enter_context(sharing_prefixes(backbone_of(model)))
+            for model in models
+            if model is not None
+        ]
+        yield
+        if is_main(settings):
+            print(sharing[0].summary(), file=sys.stderr)
 
 
 def measured(trainer: Any) -> dict[str, float]:
