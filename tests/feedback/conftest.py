@@ -2,21 +2,16 @@
 
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from benchmarks.postgres import postgres_server as postgres_server_of
+from benchmarks.postgres import what_is_missing
 from rlhf.feedback.store import Store
 from rlhf.feedback.tables import metadata
-
-_BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-_AS_POSTGRES = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
 
 
 @pytest.fixture(scope="session")
@@ -80,60 +75,12 @@ def postgres_store_url(postgres_server: str) -> str:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    missing = _what_is_missing()
+    """A server of the tests' own; without PostgreSQL a failure in CI, a named skip elsewhere."""
+    missing = what_is_missing()
     if missing:
         message = f"no PostgreSQL to test with: {missing}"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    folder = Path(tempfile.mkdtemp(prefix="rlhf-postgres-"))  # pytest's own are closed to others
-    if _AS_POSTGRES:
-        shutil.chown(folder, "postgres")
-    try:
-        yield from _serve(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _what_is_missing() -> str:
-    if not _BINARIES:
-        return "no server in /usr/lib/postgresql (apt-get install postgresql)"
-    if _AS_POSTGRES and not shutil.which("runuser"):
-        return "no runuser, and a server does not run as root"
-    try:
-        import psycopg  # noqa: F401
-    except ImportError:
-        return "no psycopg (pip install 'rlhf-loop[postgres]')"
-    return ""
-
-
-def _serve(folder: Path) -> Iterator[str]:
-    binaries = _BINARIES[-1].parent
-    data = folder / "data"
-    make = [str(binaries / "initdb"), "-D", str(data), "-A", "trust", "-U", "tester", "-N"]
-    subprocess.run([*_AS_POSTGRES, *make], check=True, capture_output=True, cwd=folder)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    serve = [str(binaries / "postgres"), "-D", str(data), "-p", str(port), "-k", str(folder)]
-    quiet = ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-    server = subprocess.Popen(
-        [*_AS_POSTGRES, *serve, *quiet],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        ready = [str(binaries / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
-        for _ in range(300):
-            if subprocess.run(ready, capture_output=True).returncode == 0:
-                break
-            time.sleep(0.1)
-        yield f"postgresql://tester@127.0.0.1:{port}/postgres?connect_timeout=10"
-    finally:
-        postmaster = data / "postmaster.pid"
-        if postmaster.exists():
-            os.kill(
-                int(postmaster.read_text().split()[0]), signal.SIGQUIT
-            )  # at once: nothing is to be kept
-        server.wait(timeout=30)
+    with postgres_server_of(["fsync=off"]) as url:
+        yield url

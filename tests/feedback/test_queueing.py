@@ -76,11 +76,16 @@ def test_an_inner_exit_does_not_give_it_away():
 
 
 def test_an_error_inside_gives_it_back():
-    lock, served = FairLock(), []
-    with pytest.raises(KeyError), lock:
-        (thread,) = queue_up(lock, ["next"], served)
-        raise KeyError
-    thread.join(10)
+    lock, served, threads = FairLock(), [], []
+
+    def fail() -> None:
+        with lock:
+            threads.extend(queue_up(lock, ["next"], served))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    threads[0].join(10)
     assert served == ["next"]
 
 
