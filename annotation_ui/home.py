@@ -13,7 +13,7 @@ from annotation_ui.rendering import render_guideline
 from annotation_ui.site import Site
 from rlhf.errors import ConfigError, DataError
 from rlhf.feedback.people import originals, rated_by_people
-from rlhf.feedback.protocols import protocol_of
+from rlhf.feedback.protocols import names_what_it_asks, recorded_protocol
 from rlhf.feedback.store import Campaign, Store
 
 CLOSED = {
@@ -98,7 +98,7 @@ def _cards(site: Site, annotator: str) -> list[Card]:
 
 
 def _card(store: Store, campaign: Campaign, annotator: str) -> Card:
-    protocol = protocol_of(campaign.task, campaign.settings)
+    protocol = recorded_protocol(campaign.task, campaign.settings)
     own = store.own_progress(campaign.name, annotator)
     standing = store.standing_of(campaign.name, annotator)
     num_total = own.num_done + own.num_taken_back + own.num_left
@@ -110,9 +110,15 @@ def _card(store: Store, campaign: Campaign, annotator: str) -> Card:
         num_done=own.num_done,
         num_total=num_total,
         words=_progress_words(own.num_done, num_total),
-        closed="Holds no item yet." if is_empty else CLOSED.get(standing),
+        closed="Holds no item yet." if is_empty else _why_closed(campaign, standing),
         needs_consent=standing == "consent",
     )
+
+
+def _why_closed(campaign: Campaign, standing: str) -> str | None:
+    if not names_what_it_asks(campaign.task, campaign.settings):
+        return "Its ratings were made elsewhere, on a scale that is not asked here."
+    return CLOSED.get(standing)
 
 
 def _progress_words(num_done: int, num_total: int) -> str:
@@ -135,7 +141,7 @@ def _consent_page(
     onward = f"/app/?campaign={quote(name, safe='')}"
     if site.store.has_agreed(name, annotator):
         return RedirectResponse(onward, 303)
-    protocol = protocol_of(campaign.task, campaign.settings)
+    protocol = recorded_protocol(campaign.task, campaign.settings)
     page = plain_page(
         "consent",
         "Before you rate",
@@ -153,7 +159,7 @@ def _agree(site: Site, annotator: str, name: str, seen: str) -> Response:
     """Keeps the agreement, to the very text that was on screen and no other."""
     try:
         campaign = site.store.campaign(name)
-        text = protocol_of(campaign.task, campaign.settings).consent
+        text = recorded_protocol(campaign.task, campaign.settings).consent
         if seen == _fingerprint(text):
             site.store.agree(name, annotator, text)
         else:

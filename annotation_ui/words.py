@@ -1,14 +1,18 @@
 """A judgement in the words of the page, with the completions named as they were on screen."""
 
+from collections.abc import Sequence
+from string import ascii_uppercase
+
 from annotation_ui.answers import Answer, answer_of
 from rlhf.feedback.protocols import SEVEN_POINTS, Protocol
 from rlhf.records import Judgement
 
-LETTERS = "ABCDEFGHI"
+LETTERS = (*ascii_uppercase, *(a + b for a in "AB" for b in ascii_uppercase))
+"""The names of completions on screen, the same as the page's (see static/rate/parts.js)."""
 
 
 def describe(
-    judgement: Judgement, protocol: Protocol | None = None, *, names: str = LETTERS
+    judgement: Judgement, protocol: Protocol | None = None, *, names: Sequence[str] = LETTERS
 ) -> str:
     """What a judgement says in one line; the words of the campaign's scale where it has its own.
 
@@ -31,7 +35,7 @@ def _choice(answer: Answer, protocol: Protocol | None) -> str:
     return f"{words}, both bad" if answer.get("both_bad") else words
 
 
-def _ranks(answer: Answer, letters: str) -> str:
+def _ranks(answer: Answer, letters: Sequence[str]) -> str:
     """The order from best to worst, for example "B > A = C"."""
     ranks = answer.get("ranks")
     if ranks is None:
@@ -52,7 +56,7 @@ def _numbers(row: list[float | None]) -> str:
     return "/".join("-" if value is None else f"{value:g}" for value in row)
 
 
-def _rewrite(answer: Answer, letters: str) -> str:
+def _rewrite(answer: Answer, letters: Sequence[str]) -> str:
     rewrite = answer.get("rewrite")
     if rewrite is None:
         return ""
@@ -62,7 +66,7 @@ def _rewrite(answer: Answer, letters: str) -> str:
     return f"Wrote {words}" if of is None else f"Rewrote {letters[of]}, {words}"
 
 
-def _flags(answer: Answer, protocol: Protocol | None, letters: str) -> str:
+def _flags(answer: Answer, protocol: Protocol | None, letters: Sequence[str]) -> str:
     labels = {one.name: one.label for one in protocol.flags} if protocol else {}
     marked = [
         f"{letter}: {', '.join(labels.get(name, name) for name in names)}"

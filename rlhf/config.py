@@ -114,6 +114,10 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
         where = f"{name}:{mark.line + 1}" if mark else name
         problem = getattr(error, "problem", None) or "it cannot be parsed"
         raise ConfigError(f"{where}: not valid YAML: {problem}; mend that line") from None
+    except (ValueError, RecursionError) as error:  # a date that is none, brackets without end
+        raise ConfigError(
+            f"{name}: not valid YAML: {error}; mend it, or put it in quotes"
+        ) from None
     if not isinstance(values, dict):
         raise ConfigError(f"{name}: holds no `key: value` lines; see configs/ for examples")
     return values

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from typing import Any
 
 import pytest
 
@@ -26,3 +27,29 @@ def chromium_path() -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return found
+
+
+def violations(page: Any) -> list[str]:
+    """What axe complains of in the page as it is now, light and dark, with the elements.
+
+    The schemes differ in colours alone: all rules are run on one, those of colours on both, and
+    the page is loaded once.
+    """
+    page.emulate_media(color_scheme="light", reduced_motion="reduce")  # no colour on its way
+    found = [f"light {one}" for one in _axe(page, {})]
+    page.emulate_media(color_scheme="dark")
+    found += [f"dark {one}" for one in _axe(page, {"runOnly": ["color-contrast"]})]
+    page.emulate_media(color_scheme="light")
+    return found
+
+
+def _axe(page: Any, options: dict[str, Any]) -> list[str]:
+    from axe_playwright_python.sync_playwright import Axe
+
+    if not page.evaluate("'axe' in window"):  # the script is half a megabyte
+        page.evaluate(Axe().axe_script)
+    options = {"resultTypes": ["violations"], **options}
+    reply = page.evaluate("options => axe.run(document, options)", options)
+    return [
+        f"{one['id']}: {node['html'][:150]}" for one in reply["violations"] for node in one["nodes"]
+    ]

@@ -113,6 +113,8 @@ BASE = "model_name_or_path: m\ndataset_name: d\n"
         ("load_in_4bit: true\nload_in_8bit: true", "8 bit and 4 bit"),
         ("eval_fraction: 1.5", "eval_fraction 1.5"),
         ("a: [", "yaml:.*not valid YAML"),
+        ("a: 2026-99-99", "yaml: not valid YAML: month"),
+        pytest.param("a: " + "[" * 3000, "yaml: not valid YAML", id="brackets"),
         ("- a\n- b", "holds no `key: value` lines"),
     ],
 )

@@ -24,8 +24,8 @@ def lead_routes(store: Store) -> APIRouter:
     """Everything under `/api/lead`; each route answers 403 to whoever is not a lead."""
     router = APIRouter(dependencies=[Depends(require_lead)])
     reports = Reports(store)
-    for made_once in (overview, raters, items, disagreements):
+    for made_once in (overview, raters, items, disagreements, people):
         router.include_router(made_once.routes(store, reports))
-    for tab in (page, campaigns, people, exports):
+    for tab in (page, campaigns, exports):
         router.include_router(tab.routes(store))
     return router

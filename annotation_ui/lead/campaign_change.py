@@ -10,7 +10,7 @@ from annotation_ui.bodies import Body
 from annotation_ui.lead.replies import reply
 from annotation_ui.rendering import render_guideline, word_diff
 from rlhf.errors import DataError
-from rlhf.feedback.protocols import protocol_of
+from rlhf.feedback.protocols import recorded_protocol
 from rlhf.feedback.store import Campaign, Store
 from rlhf.records import content_hash
 
@@ -82,7 +82,7 @@ def add_routes(router: APIRouter, store: Store) -> None:
 def campaign_page(store: Store, name: str) -> dict[str, Any]:
     """A campaign's settings and every version of its guideline, the newest first."""
     found = store.campaign(name)
-    protocol = protocol_of(found.task, found.settings)
+    protocol = recorded_protocol(found.task, found.settings)
     return {
         "name": found.name,
         "title": protocol.title or found.name,
@@ -149,13 +149,13 @@ def change_settings(store: Store, body: SettingsBody) -> dict[str, Any]:
                 "are now: change them again"
             )
         settings = {**found.settings, **{name: getattr(body, name) for name in names}}
-        protocol_of(found.task, settings)
+        recorded_protocol(found.task, settings)
         store.change_settings(body.campaign, settings, overlap=body.overlap, lease_s=body.lease_s)
     return campaign_page(store, body.campaign)
 
 
 def set_paused(store: Store, body: PausedBody) -> dict[str, Any]:
-    """Stop handing out and saving, or go on; an answer begun stays in its rater's page until then."""
+    """Stop handing out and saving, or go on; an answer begun stays in its rater's page."""
     with store.atomically():
         found = store.campaign(body.campaign)
         store.change_settings(body.campaign, {**found.settings, "paused": body.paused})

@@ -16,7 +16,7 @@ from annotation_ui.lead.items import find_item, withdrawn_adjudications
 from annotation_ui.lead.replies import reply
 from annotation_ui.lead.reports import Reports
 from rlhf.errors import DataError
-from rlhf.feedback.protocols import protocol_of, require_answer
+from rlhf.feedback.protocols import recorded_protocol, require_answer
 from rlhf.feedback.quality import disagreements
 from rlhf.feedback.store import Store
 from rlhf.records import Comparison, Judgement
@@ -106,7 +106,7 @@ def case(store: Store, campaign: str, item: str, *, show_names: bool) -> dict[st
     found = store.campaign(campaign)
     comparison = find_item(store.comparisons(campaign), campaign, item)
     rows = [row for row in store.judgements(campaign, current_only=False) if row.item == item]
-    protocol = protocol_of(found.task, found.settings)
+    protocol = recorded_protocol(found.task, found.settings)
     withdrawn = withdrawn_adjudications(store, campaign, rows)
     names = None if show_names else _blind_names(rows)
     shown = judgement_rows(rows, protocol, names=names, withdrawn=withdrawn)
@@ -155,7 +155,7 @@ def adjudicate(store: Store, lead: str, body: AnswerBody) -> None:
     found = store.campaign(body.campaign)
     comparison = find_item(store.comparisons(body.campaign), body.campaign, body.item)
     judgement = _judgement(lead, body, comparison, found.guideline_version, reason)
-    require_answer(protocol_of(found.task, found.settings), judgement)
+    require_answer(recorded_protocol(found.task, found.settings), judgement)
     with store.atomically():  # of two leads at once, the second is told of the first
         _refuse_decided(store, judgement)
         store.adjudicate(judgement, reason=reason, idempotency_key=judgement.id)

@@ -307,11 +307,11 @@ def _span(low: float | None, high: float | None) -> str:
 
 def _word_span(alpha: Mapping[str, Any]) -> str:
     """What the number is called, and what its interval's ends are, where those are other words."""
-    word = agreement_word(alpha["value"])
-    if alpha.get("low") is None or alpha.get("high") is None:
+    ends = [alpha[key] for key in ("value", "low", "high") if alpha.get(key) is not None]
+    word, *span = ("none" if value <= 0 else agreement_word(value) for value in ends)
+    if len(span) < 2 or {*span} == {word}:
         return word
-    low, high = agreement_word(alpha["low"]), agreement_word(alpha["high"])
-    return word if low == high == word else f"{word}, its interval {low} to {high}"
+    return f"{word}, its interval {span[0]} to {span[1]}"
 
 
 def _share_done(share: float) -> str:

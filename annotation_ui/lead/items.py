@@ -14,7 +14,7 @@ from annotation_ui.lead.item_view import excerpt, judgement_rows, texts_of
 from annotation_ui.lead.replies import reply
 from annotation_ui.lead.reports import Reports
 from rlhf.errors import ConfigError
-from rlhf.feedback.protocols import protocol_of
+from rlhf.feedback.protocols import recorded_protocol
 from rlhf.feedback.quality import disagreements
 from rlhf.feedback.store import Store
 from rlhf.records import Comparison, Judgement
@@ -181,7 +181,7 @@ def item_page(store: Store, campaign: str, item: str) -> dict[str, Any]:
     comparison = find_item(comparisons, campaign, item)
     rows = [row for row in store.judgements(campaign, current_only=False) if row.item == item]
     withdrawn = withdrawn_adjudications(store, campaign, rows)
-    protocol = protocol_of(found.task, found.settings)
+    protocol = recorded_protocol(found.task, found.settings)
     names = [one.item for one in comparisons]
     at = names.index(item)
     return {

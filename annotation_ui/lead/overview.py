@@ -23,7 +23,7 @@ from annotation_ui.lead.reports import Reports
 from rlhf.errors import DataError
 from rlhf.feedback.agreement import noise_ceiling_estimate, signs_by_pair
 from rlhf.feedback.evidence import Evidence, read_evidence
-from rlhf.feedback.protocols import Protocol, protocol_of
+from rlhf.feedback.protocols import Protocol, recorded_protocol
 from rlhf.feedback.quality import (
     Forecast,
     RaterSummary,
@@ -107,7 +107,7 @@ class _View:
 
     @property
     def protocol(self) -> Protocol:
-        return protocol_of(self.campaign.task, self.campaign.settings)
+        return recorded_protocol(self.campaign.task, self.campaign.settings)
 
 
 def _answers(view: _View) -> list[dict[str, Any]]:
@@ -124,7 +124,7 @@ def _answers(view: _View) -> list[dict[str, Any]]:
 
 def rater_table_of(evidence: Evidence, campaign: Campaign) -> list[RaterSummary]:
     """Quality's table of the raters, of evidence at hand."""
-    protocol = protocol_of(campaign.task, campaign.settings)
+    protocol = recorded_protocol(campaign.task, campaign.settings)
     return summaries(evidence, too_fast_s=protocol.too_fast_s)
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from annotation_ui.bodies import Body
 from annotation_ui.lead.replies import reply
+from annotation_ui.lead.reports import Reports
 from rlhf.errors import DataError
 from rlhf.feedback.store import Account, Store
 
@@ -50,7 +51,7 @@ class EraseBody(Body):
     typed: str
 
 
-def routes(store: Store) -> APIRouter:
+def routes(store: Store, reports: Reports) -> APIRouter:
     """The routes of the people's tab."""
     router = APIRouter(prefix="/api/lead/people")
 
@@ -91,7 +92,12 @@ def routes(store: Store) -> APIRouter:
 
     @router.post("/erase")
     def erase(request: Request, body: EraseBody) -> JSONResponse:
-        return reply(lambda: erase_person(store, request.state.annotator, body))
+        def work() -> dict[str, Any]:
+            erased = erase_person(store, request.state.annotator, body)
+            reports.forget_all()
+            return erased
+
+        return reply(work)
 
     return router
 

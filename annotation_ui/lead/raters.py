@@ -18,7 +18,7 @@ from annotation_ui.lead.replies import reply
 from annotation_ui.lead.reports import Reports
 from annotation_ui.lead.words import words_of
 from rlhf.errors import ConfigError
-from rlhf.feedback.protocols import Protocol, protocol_of
+from rlhf.feedback.protocols import Protocol, recorded_protocol
 from rlhf.feedback.quality import RaterSummary, rater_table
 from rlhf.feedback.quality.checks import share_as_expected
 from rlhf.feedback.quality.raters import CHECKS
@@ -281,4 +281,4 @@ def pace_figure(protocol: Protocol, rows: Sequence[Judgement]) -> dict[str, Any]
 
 def _protocol(store: Store, campaign: str) -> Protocol:
     found = store.campaign(campaign)
-    return protocol_of(found.task, found.settings)
+    return recorded_protocol(found.task, found.settings)

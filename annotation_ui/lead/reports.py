@@ -63,6 +63,11 @@ class Reports:
             for key in [key for key in self._entries if key[1] == campaign]:
                 del self._entries[key]
 
+    def forget_all(self) -> None:
+        """Make every report anew: somebody was erased, and no report may go on naming them."""
+        with self._lock:
+            self._entries.clear()
+
     def _entry(self, kind: str, campaign: str) -> _Entry:
         with self._lock:
             entry = self._entries.setdefault((kind, campaign), _Entry())
@@ -95,4 +100,5 @@ def state_of(store: Store, campaign: str) -> Hashable:
         len(decisions),
         len(store.adjudications(campaign, current_only=False)),
         repr((settings.overlap, settings.settings)),
+        len(store.accounts()),  # one less: somebody has erased themselves, and has another name
     )

@@ -14,7 +14,7 @@ from rlhf.feedback.protocols import SEVEN_POINTS, Choice, Protocol
 from rlhf.feedback.rules import is_taken_back
 from rlhf.records import Judgement
 
-NUMBERS = "123456789"
+NUMBERS = tuple(str(number) for number in range(1, 100))
 _LETTERS = {"A": "1", "B": "2"}
 
 

@@ -63,6 +63,8 @@ def check_values(values: Mapping[str, Any], where: str) -> None:
     for key in ("name", "task"):
         if not values.get(key):
             raise ConfigError(f"{where}: no {key}; add `{key}:` ({_KINDS[key][1]})")
+    if not values["name"].strip() or any(ord(char) < 32 for char in values["name"]):
+        raise ConfigError(f"{where}: name {values['name']!r}: a name that can be read is needed")
     if values["task"] not in TASKS:
         hint = nearest_hint(values["task"], TASKS)
         raise ConfigError(f"{where}: task {values['task']!r} is none{hint}; {_KINDS['task'][1]}")

@@ -141,13 +141,13 @@ class _Table(Generic[Question]):
         log_odds = np.log(accuracy / (1 - accuracy))[self.rater]
         total = self._by_question(self.weight * self.sign * log_odds)
         total += np.log(share / (1 - share))
-        return self._with_known(1 / (1 + np.exp(-np.clip(total, -700, 700))))
+        return self._with_known(_probability(total))
 
     def estimates(self, accuracy: Floats, p_yes: Floats) -> dict[str, Estimate | None]:
         """Each rater's reliability with its interval; None for one whom nothing tells of."""
         log_odds = np.log(accuracy / (1 - accuracy))
         spread = _Z95 * np.sqrt(np.diag(self._covariance(accuracy, p_yes)))
-        low, high = (1 / (1 + np.exp(-(log_odds + side * spread))) for side in (-1, 1))
+        low, high = (_probability(log_odds + side * spread) for side in (-1, 1))
         checkable = self._checkable()
         counts = np.bincount(self.rater, minlength=len(self.raters))
         return {
@@ -200,6 +200,11 @@ class _Table(Generic[Question]):
 
     def _with_known(self, p_yes: Floats) -> Floats:
         return np.where(np.isnan(self.known), p_yes, self.known)
+
+
+def _probability(log_odds: Floats) -> Floats:
+    """Without an overflow where raters who only contradict each other leave the odds unknown."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -700, 700))))
 
 
 def _sums(places: Integers, values: Floats, number: int) -> Floats:

@@ -10,6 +10,7 @@ from typing import Any
 from rlhf.errors import ConfigError, DataError, nearest_hint
 from rlhf.feedback.evidence import Evidence, read_evidence
 from rlhf.feedback.files import WRITABLE, check_writable, rows_as_bytes, write_rows
+from rlhf.feedback.flag_shares import flag_method
 from rlhf.feedback.interchange import export_row
 from rlhf.feedback.protocols import protocol_of
 from rlhf.feedback.rules import problem_with
@@ -210,6 +211,8 @@ def _training(store: Store, campaign: Campaign, format_name: str, method: LabelM
     provenance = _provenance(store, campaign, evidence, made.judgement_ids)
     if format_name in _PAIRED:
         provenance["label_method"] = _label_method(evidence, method)
+    if _rests_on_flags(made):
+        provenance["flag_method"] = flag_method(method)
     return Export(
         format_name=format_name,
         rows=made.rows,
@@ -225,6 +228,11 @@ def _label_method(evidence: Evidence, method: LabelMethod) -> dict[str, str]:
         return {"method": "votes", "why": "asked for"}
     labels = labels_of(evidence, method=method)
     return {"method": labels.method, "why": labels.why}
+
+
+def _rests_on_flags(made: MadeRows) -> bool:
+    columns = {name for row in made.rows[:1] for name in row}
+    return bool({"chosen_flags", "flag_shares"} & columns) or "num_by_flags" in made.counts
 
 
 def _provenance(

@@ -6,7 +6,7 @@ much checking there is (gold items, retests, a qualification round).
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from rlhf.errors import ConfigError, DataError, nearest_hint
@@ -110,6 +110,26 @@ def protocol_of(task: TaskType, settings: Mapping[str, Any]) -> Protocol:
     protocol = Protocol(task=task, **values)
     _check(protocol)
     return protocol
+
+
+_NAMED_PARTS = {"ratings": "criteria", "flags": "flags"}
+"""What the settings of a task must name before anybody can be asked for it."""
+
+
+def names_what_it_asks(task: TaskType, settings: Mapping[str, Any]) -> bool:
+    """Whether raters can be asked: an import may bring ratings on a scale that no page has."""
+    part = _NAMED_PARTS.get(task)
+    return part is None or part in settings
+
+
+def recorded_protocol(task: TaskType, settings: Mapping[str, Any]) -> Protocol:
+    """The protocol as far as the settings of a campaign that is there say it.
+
+    Where an import has named no criteria or flags, all the rest holds; raters cannot be asked.
+    """
+    if names_what_it_asks(task, settings):
+        return protocol_of(task, settings)
+    return replace(protocol_of("rewrite", settings), task=task)
 
 
 def problem_with_answer(protocol: Protocol, judgement: Judgement) -> str | None:
@@ -232,7 +252,7 @@ def _read_flags(rows: Any) -> tuple[Flag, ...]:
     standard = {flag.name: flag for flag in STANDARD_FLAGS}
     flags = []
     for row in _list("flags", rows):
-        if isinstance(row, str):
+        if isinstance(row, str) and row.strip():
             flags.append(standard.get(row) or Flag(name=row, label=row.replace("_", " ")))
         else:
             flags.append(Flag(**_object("flags", row, {"name", "label"})))
@@ -255,6 +275,8 @@ def _object(
     for name in _TEXTS & row.keys():
         if not isinstance(row[name], str):
             raise ConfigError(f"{key}: {name} {row[name]!r}: text is needed; put it in quotes")
+        if not row[name].strip() and name != "question":
+            raise ConfigError(f"{key}: {name}: it is empty; give words that raters can read")
     return dict(row)
 
 

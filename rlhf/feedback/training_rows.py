@@ -13,6 +13,7 @@ from typing import Any
 
 from rlhf.feedback.aggregation import aggregate_evidence, demonstrations
 from rlhf.feedback.evidence import Evidence
+from rlhf.feedback.flag_shares import FlagShares, Voice, flag_method, flag_shares
 from rlhf.feedback.protocols import Criterion
 from rlhf.feedback.rules import TASKS, kinds_of
 from rlhf.feedback.soft_labels import LabelMethod
@@ -20,7 +21,6 @@ from rlhf.feedback.votes import last_of_each_rater
 from rlhf.records import Comparison, Judgement, LabelledPair, PromptContent, TaskType
 
 Row = dict[str, Any]
-Voice = tuple[Judgement, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,8 @@ def preference_rows(source: RowSource) -> MadeRows:
     """The labelled pairs in TRL's preference format, with `p_chosen` and `margin`.
 
     `chosen` and `rejected` are messages where the prompt is, text where it is text. Where raters
-    flag completions, `chosen_flags` and `rejected_flags` hold those that most of them ticked.
+    flag completions, `chosen_flags` and `rejected_flags` hold those that most of them ticked,
+    or that the model of raters finds likelier than not.
     """
     pairs, report = aggregate_evidence(source.evidence, method=source.method)
     flags = _flags_of_most(source)
@@ -138,8 +139,8 @@ def unpaired_rows(source: RowSource) -> MadeRows:
     verdicts: the chosen one of a labelled pair is good and the rejected one is not; where more
     than half say that both are bad, neither is; ranking: good above the middle rank, on average;
     ratings: by the campaign's first criterion, good above the middle of its scale, on average;
-    flags: good where less than half of the raters flag anything. What falls on the middle is
-    left out.
+    flags: good where less than half of the raters flag anything, or where the model of raters
+    finds every flag less likely than not. What falls on the middle is left out.
     """
     made = MadeRows()
     rules: dict[TaskType, Callable[[RowSource, MadeRows], None]] = {
@@ -160,16 +161,20 @@ def unpaired_rows(source: RowSource) -> MadeRows:
 def rated_rows(source: RowSource) -> MadeRows:
     """A row for each rated completion: mean, standard deviation and number for each criterion.
 
-    Where raters flag completions, `flag_shares` holds the share of them that ticked each flag.
+    Where raters flag completions, `flag_shares` holds the share of them that ticked each flag,
+    or how likely the model of raters finds it.
     """
     made = MadeRows()
     voices = source.voices(lambda one: one.ratings is not None or one.flags is not None)
     said = [one for ones in voices.values() for one, _ in ones]
     criteria = sorted({name for one in said for name in one.ratings or {}})
     flags = sorted({flag for one in said for each in one.flags or () for flag in each})
+    flagging = {item: [(one, w) for one, w in ones if one.flags is not None]
+                for item, ones in voices.items()}  # fmt: skip
+    shares = _flag_shares(source, {item: ones for item, ones in flagging.items() if ones})
     for item, ones in voices.items():
         for index in range(len(source.items[item].completions)):
-            row = _rated(source, item, index, ones, criteria, flags)
+            row = _rated(source, item, index, ones, criteria, flags, shares)
             if row is not None:
                 made.add(row)
     return made
@@ -199,11 +204,10 @@ def _preference(pair: LabelledPair, source: RowSource, flags: dict[str, list[lis
 
 
 def _flags_of_most(source: RowSource) -> dict[str, list[list[str]]]:
-    """For each item and completion the flags that more than half of its flagging raters ticked."""
-    shares = {item: _flag_shares(ones) for item, ones in _flagged(source).items()}
+    """For each item and completion the flags whose share is more than half."""
     return {
         item: [sorted(flag for flag, share in one.items() if share > 0.5) for one in each]
-        for item, each in shares.items()
+        for item, each in _flag_shares(source, _flagged(source)).items()
     }
 
 
@@ -211,16 +215,8 @@ def _flagged(source: RowSource) -> dict[str, list[Voice]]:
     return source.voices(lambda one: one.flags is not None)
 
 
-def _flag_shares(voices: Sequence[Voice]) -> list[dict[str, float]]:
-    """For each completion the weighted share of raters behind each flag."""
-    whole = sum(weight for _, weight in voices)
-    count = len(voices[0][0].shown_order)
-    shares: list[dict[str, float]] = [defaultdict(float) for _ in range(count)]
-    for judgement, weight in voices:
-        for index, flags in enumerate(judgement.flags or ()):
-            for flag in set(flags):
-                shares[index][flag] += weight / whole
-    return [dict(one) for one in shares]
+def _flag_shares(source: RowSource, voices: Mapping[str, Sequence[Voice]]) -> FlagShares:
+    return flag_shares(source.evidence, voices, method=source.method)
 
 
 def _unpair_verdicts(source: RowSource, made: MadeRows) -> None:
@@ -271,10 +267,16 @@ def _unpair_ratings(source: RowSource, made: MadeRows) -> None:
 
 
 def _unpair_flags(source: RowSource, made: MadeRows) -> None:
-    for item, ones in _flagged(source).items():
+    voices = _flagged(source)
+    shares = _flag_shares(source, voices)
+    by_votes = flag_method(source.method)["method"] == "votes"
+    for item, ones in voices.items():
         for index in range(len(source.items[item].completions)):
-            flagged = [(float(bool((one.flags or ())[index])), weight) for one, weight in ones]
-            _add_labelled(source, made, item, index, 0.5 - _mean(flagged), ones)
+            if by_votes:  # of any flag: raters may differ in which one
+                bad = _mean([(float(bool((one.flags or ())[index])), w) for one, w in ones])
+            else:
+                bad = max(shares[item][index].values(), default=0.0)
+            _add_labelled(source, made, item, index, 0.5 - bad, ones)
 
 
 def _add_labelled(
@@ -322,11 +324,11 @@ def _rated(
     voices: Sequence[Voice],
     criteria: Sequence[str],
     flags: Sequence[str],
+    shares: FlagShares,
 ) -> Row | None:
     """What raters say of one completion; None when they rate and flag nothing of it."""
     values = {name: _values(voices, name, index) for name in criteria}
-    flagging = [(one, weight) for one, weight in voices if one.flags is not None]
-    if not flagging and not any(values.values()):
+    if item not in shares and not any(values.values()):
         return None
     comparison = source.items[item]
     completion = comparison.completions[index]
@@ -339,8 +341,8 @@ def _rated(
         row["ratings_sd"] = {name: _deviation(each) for name, each in values.items()}
         row["ratings_n"] = {name: len(each) for name, each in values.items()}
     if flags:
-        shares = _flag_shares(flagging)[index] if flagging else {}
-        row["flag_shares"] = {flag: shares.get(flag, 0.0) if flagging else None for flag in flags}
+        own = shares[item][index] if item in shares else None
+        row["flag_shares"] = {flag: None if own is None else own.get(flag, 0.0) for flag in flags}
     row |= {"ended": completion.ended, "source": completion.source, "item": item, "index": index}
     return row | source.origin(one.id for one, _ in voices)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotation_ui.answers import answer_of, is_same, values_of, verdict_of
+from annotation_ui.answers import Answer, answer_of, is_same, values_of, verdict_of
 from rlhf.errors import DataError
 from rlhf.feedback.rules import problem_with
 from rlhf.records import Comparison, Completion, Judgement, Prompt
@@ -54,7 +54,7 @@ def answers(draw):
         answer["rewrite"] = draw(st.sampled_from(["", "better", "two words\n"]))
         answer["rewrite_of"] = draw(st.none() | st.integers(0, count - 1))
     if draw(st.booleans()):
-        answer["flags"] = draw(rows(count, st.lists(NAMES, max_size=3)))
+        answer["flags"] = draw(rows(count, st.lists(NAMES, max_size=3, unique=True)))
     return order, answer
 
 
@@ -151,3 +151,7 @@ def test_a_second_thought_is_not_the_same_answer():
     assert not is_same({"choice": 2, "flags": [["unsafe"], []]}, stored)
     assert not is_same({}, stored)
     assert not is_same({"ranks": [1]}, stored)
+
+
+def test_a_flag_sent_twice_is_one():
+    assert values_of(Answer(flags=[["rude", "cut", "rude"]]), (0,))["flags"] == (("rude", "cut"),)

@@ -117,8 +117,22 @@ def test_a_phone_has_big_targets_in_the_cards(browser, site):
 
 
 @pytest.mark.parametrize("size", ["wide", "phone"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_accessibility_violation(browser, site, size, scheme):
-    with rating_page(browser, site, size=size, scheme=scheme) as page:
+def test_no_accessibility_violation(browser, site, size):
+    with rating_page(browser, site, size=size) as page:
         type_keys(page, "1 b 0 Enter")
         no_violation(page)
+
+
+def test_more_completions_than_digits_are_all_there(browser, serve, tmp_path_factory):
+    """An import may bring them; the last ones have no key of their own, and none is left out."""
+    site = task_server(serve, tmp_path_factory, "flags", {"flags": FLAGS}, everyday=items(2, 28))
+    with rating_page(browser, site) as page:
+        texts = shown(page)
+        assert len(texts) == 28
+        assert page.locator('[data-card="27"] h2').inner_text() == "AB"
+        for card in range(27):
+            button(page, card, "Nothing").click()
+        button(page, 27, "Unsafe").click()
+        saving(page, lambda: page.keyboard.press("Enter"))
+        assert found(site, texts) == [()] * 27 + [("unsafe",)]
+        assert "AB: Unsafe" in page.locator("[data-part=history]").inner_text()

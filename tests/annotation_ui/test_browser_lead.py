@@ -1,10 +1,8 @@
 """The leads' overview and raters in a real Chromium, over a store in the middle of a campaign."""
 
-import os
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from rlhf.feedback.store import Store
 from rlhf.records import Judgement
 from tests.annotation_ui.rated import CAMPAIGN, rated_store
+from tests.browser import violations
 
 pytestmark = pytest.mark.browser
 
@@ -52,21 +51,6 @@ def sideways(page) -> int:
     return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
 
 
-def violations(page) -> list[str]:
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(page).response["violations"]
-    return [
-        f"{one['id']}: {node['html'][:150]}" for one in found for node in one["nodes"]
-    ]  # fmt: skip
-
-
-def keep(page, name: str) -> None:
-    """Keeps a picture where SHOTS names a folder."""
-    if folder := os.environ.get("SHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
-
-
 def test_the_overview_answers_three_questions_before_anything_else(open_page):
     page = open_page()
     page.wait_for_selector(DRAWN)
@@ -77,7 +61,6 @@ def test_the_overview_answers_three_questions_before_anything_else(open_page):
     assert "judgements are by simulated raters" in page.inner_text(".remark")
     assert not re.search(r"\d\.\d{3,}", page.inner_text(".panels")), "numbers are rounded"
     assert page.inner_text('[data-part="updated"]').startswith("updated ")
-    keep(page, "lead-overview")
 
 
 def test_a_chart_has_words_and_its_numbers_behind_it(open_page):
@@ -151,7 +134,6 @@ def test_the_table_sorts_by_every_column_and_keeps_the_focus(open_page):
     row = page.locator("tr", has_text="sim-1")
     assert "simulated" in row.inner_text()
     assert re.search(r"\d+% to \d+%, n \d+", page.locator("tr", has_text="ada").inner_text())
-    keep(page, "lead-raters")
 
 
 def test_a_rater_is_excluded_with_a_reason_and_restored(open_page, browser, serve, tmp_path):
@@ -283,23 +265,13 @@ def test_the_chooser_changes_the_campaign_and_the_address(open_page):
     page.wait_for_selector(".answers")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
 @pytest.mark.parametrize("where", ["", "#raters", "#raters/lefty"])
-def test_no_accessibility_violation(open_page, where, scheme):
-    page = open_page(f"?campaign={CAMPAIGN}{where}", color_scheme=scheme)
+def test_it_is_accessible_and_fits(open_page, where, width):
+    page = open_page(f"?campaign={CAMPAIGN}{where}", width=width)
     page.wait_for_timeout(500)
     assert violations(page) == []
     assert sideways(page) <= 0
-    keep(page, f"lead{where.replace('#', '-').replace('/', '-')}-{scheme}")
-
-
-@pytest.mark.parametrize("where", ["", "#raters", "#raters/lefty"])
-def test_it_fits_a_phone(open_page, where):
-    page = open_page(f"?campaign={CAMPAIGN}{where}", width=390, color_scheme="dark")
-    page.wait_for_timeout(500)
-    assert sideways(page) <= 0
-    assert violations(page) == []
-    keep(page, f"lead{where.replace('#', '-').replace('/', '-')}-phone")
 
 
 def test_a_name_that_looks_like_markup_is_text(open_page, serve, tmp_path):

@@ -218,8 +218,21 @@ def test_a_template_fills_the_editor_and_never_drops_written_text(page, site):
     page.fill('[data-part="yaml"]', "my own words")
     page.select_option('[data-part="template"]', "rewrite")
     page.locator("dialog").get_by_role("button", name="Not now").click()
+    page.locator("dialog").wait_for(state="detached")
     assert page.input_value('[data-part="yaml"]') == "my own words"
     assert page.input_value('[data-part="template"]') == "flags"
+
+
+def test_a_name_is_asked_for_and_kept_when_the_template_changes(page, site):
+    show(page, site, "campaigns", "new")
+    page.select_option('[data-part="template"]', "flags")
+    press(page, "Check")
+    assert problem(page) == "Give the campaign a name"
+    page.fill('[data-part="name"]', "mine")
+    page.select_option('[data-part="template"]', "rewrite")
+    assert page.locator("dialog").count() == 0  # no text of one's own is lost
+    assert "task: rewrite" in page.input_value('[data-part="yaml"]')
+    assert page.input_value('[data-part="name"]') == "mine"
 
 
 def test_a_file_that_is_no_text_is_refused_where_it_is_read(page, site):
@@ -384,9 +397,8 @@ PLACES = [
 
 
 @pytest.mark.parametrize("size", ["wide", "phone"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_tab_is_accessible_and_fits(browser, site, size, scheme):
-    with lead_page(browser, site, size, scheme) as page:
+def test_every_tab_is_accessible_and_fits(browser, site, size):
+    with lead_page(browser, site, size) as page:
         for tab, detail in PLACES:
             show(page, site, tab, detail)
             looks_right(page, size)

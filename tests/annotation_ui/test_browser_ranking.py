@@ -192,9 +192,8 @@ def test_a_phone_ranks_by_taps_and_by_dragging_with_a_finger(browser, site):
 
 
 @pytest.mark.parametrize("size", ["wide", "tablet", "phone"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_accessibility_violation(browser, site, size, scheme):
-    with rating_page(browser, site, size=size, scheme=scheme) as page:
+def test_no_accessibility_violation(browser, site, size):
+    with rating_page(browser, site, size=size) as page:
         no_violation(page)
         type_keys(page, "2 1 2 Enter ?")
         no_violation(page)

@@ -183,9 +183,8 @@ def test_a_phone_rates_one_big_row_at_a_time(browser, site):
 
 
 @pytest.mark.parametrize("size", ["wide", "tablet", "phone"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_accessibility_violation(browser, site, size, scheme):
-    with rating_page(browser, site, size=size, scheme=scheme) as page:
+def test_no_accessibility_violation(browser, site, size):
+    with rating_page(browser, site, size=size) as page:
         type_keys(page, "0 1")
         no_violation(page)
         page.keyboard.press("Enter")

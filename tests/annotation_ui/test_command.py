@@ -206,6 +206,18 @@ def test_the_first_start_prints_the_leads_invite(opened):
     assert f"at {ADDRESS}" in again
 
 
+def test_a_new_store_is_made_for_the_first_lead(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        "annotation_ui.__main__._serve",
+        lambda store, *_: said.append(ways_in(store, ADDRESS, None, None)),
+    )
+    assert main(["--store", str(tmp_path / "new.db")]) == 0
+    assert "It holds no campaign yet" in said[0]
+    assert "/join?token=" in said[0]
+    assert (tmp_path / "new.db").exists()
+
+
 def test_the_first_leads_invites_of_earlier_starts_are_withdrawn(opened):
     first, second = (
         re.search(r"token=(\S+)", ways_in(opened, ADDRESS, None, None))[1] for _ in range(2)

@@ -125,6 +125,20 @@ def test_a_closed_campaign_says_why(store, open_as, settings, num_items, words):
     assert (">Read and agree</a>" in page.text) is ("consent" in settings)
 
 
+def test_ratings_from_elsewhere_that_no_page_asks_for_close_their_campaign_alone(store, open_as):
+    store.create_campaign("imported", task="ratings", settings={"title": "From 0 to 100"})
+    store.add_comparisons("imported", [comparison(1)])
+    page = open_as().get("/campaigns")
+    assert page.status_code == 200
+    assert titles(page) == [CAMPAIGN, "From 0 to 100"]
+    assert "made elsewhere" in page.text
+    assert "/app/?campaign=imported" not in page.text
+    lead = open_as("lena")
+    for path in ("overview", "raters", "items", "disagreements", "campaigns/one"):
+        reply = lead.get(f"/api/lead/{path}", params={"campaign": "imported"})
+        assert reply.status_code == 200, reply.text
+
+
 def test_an_excluded_rater_is_told_and_others_are_not(store, open_as):
     add_account(store, "bob")
     store.decide_on_rater(CAMPAIGN, "ada", weight=0, reason="asleep", decided_by="lena")

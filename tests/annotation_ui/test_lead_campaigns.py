@@ -5,8 +5,10 @@ import threading
 import time
 
 import pytest
+from pydantic import ValidationError
 
 from annotation_ui.lead import sampling_jobs
+from annotation_ui.lead.campaign_change import SettingsBody
 from rlhf.errors import ConfigError
 from rlhf.feedback.campaign_file import template_names
 from rlhf.feedback.store import Store
@@ -273,6 +275,13 @@ def test_impossible_settings_are_refused_and_nothing_changes(store, made, change
     assert reply.status_code == 409, reply.text
     assert "\n" not in reply.json()["error"]
     assert store.campaign("c") == before
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), True, "3"])
+@pytest.mark.parametrize("name", ["overlap", "lease_s", "too_fast_s", "gold_share"])
+def test_settings_take_finite_numbers_alone(made, name, wrong):
+    with pytest.raises(ValidationError, match=name):
+        SettingsBody(**settings(page(made), **{name: wrong}))
 
 
 def test_of_two_leads_the_second_sees_the_first_ones_settings(store, made):

@@ -136,3 +136,16 @@ def test_a_rater_is_refused(store, client, path, body):
     assert {one.name: one.role for one in store.accounts()} == {
         "ann": "rater", "bob": "rater", "lea": "lead",
     }  # fmt: skip
+
+
+def test_reports_forget_an_erased_person_at_once(store, client):
+    for item in ("i0", "i1"):
+        say(store, item, "ann", verdict=1)
+        say(store, item, "bob", verdict=1)
+    for path in ("overview", "raters"):
+        assert client.get(f"/api/lead/{path}", params={"campaign": "c"}).status_code == 200
+    assert post(client, "erase", name="ann", typed="ann").status_code == 200
+    for path in ("overview", "raters"):
+        reply = client.get(f"/api/lead/{path}", params={"campaign": "c"})
+        assert reply.status_code == 200, reply.text
+        assert '"ann"' not in reply.text

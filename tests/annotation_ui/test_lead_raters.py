@@ -228,6 +228,14 @@ def test_a_decision_that_cannot_be_is_refused(client, rated, changes, status):
     assert rated.rater_decisions(CAMPAIGN) == []
 
 
+def test_a_decision_on_somebody_who_judged_nothing_is_refused_and_not_recorded(client, rated):
+    rated.add_annotator(Annotator(name="newcomer"))
+    body = {"campaign": CAMPAIGN, "annotator": "newcomer", "weight": 0, "reason": "who is that"}
+    reply = client.post("/api/lead/raters/decide", json=body)
+    assert reply.status_code == 409, reply.text
+    assert rated.rater_decisions(CAMPAIGN, current_only=False) == []
+
+
 def test_history_marks_what_was_changed_since_and_taken_back():
     item = Comparison(
         prompt=Prompt(content="Why?"),

@@ -403,6 +403,7 @@ def test_flags_stand_beside_another_task_by_completion(desk_of):
         ("ratings", {"ratings": {"wit": [1.0, 1.0, 1.0]}}, "not one of this campaign's"),
         ("flags", {"flags": [["rude"], [], []]}, "not one of this campaign's"),
         ("rewrite", {"rewrite": "x", "rewrite_of": 5}, "not shown"),
+        ("rewrite", {"rewrite": " \n"}, "is empty"),
     ],
 )
 def test_an_answer_that_does_not_fit_its_task_is_refused(desk_of, task, answer, message):

@@ -115,6 +115,23 @@ def test_malformed_values_are_refused_with_their_name(site, client, wrong):
     assert num_rows(site) == before
 
 
+@pytest.mark.parametrize(
+    ("path", "content", "status"),
+    [("/api/nothing", None, 404), ("/api/undo", "[" * 50_000, 400)],
+)
+def test_what_is_no_route_or_no_body_is_one_line(client, path, content, status):
+    headers = {"content-type": "application/json"}
+    method = "GET" if content is None else "POST"
+    reply = client.request(method, path, content=content, headers=headers)
+    assert reply.status_code == status
+    assert "\n" not in reply.json()["error"]
+
+
+def test_a_mistyped_address_leads_a_person_home(client):
+    reply = client.get("/campaings", headers=HTML)
+    assert (reply.status_code, "/campaigns" in reply.text) == (404, True)
+
+
 def test_identity_comes_from_the_session_alone(site, client):
     body = body_for(view_of(client))
     client.post("/api/judgements", json=body, headers={"x-annotator": "eve"})

@@ -185,6 +185,13 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "criteria: title [1]: text is needed",
     ),
     "a label that is none": ({"flags": [{"name": "x", "label": True}]}, "flags: label True: text"),
+    "a name of nothing": ({"name": "  "}, "a name that can be read"),
+    "a name with a control": ({"name": "a\0b"}, "a name that can be read"),
+    "a flag of nothing": ({"flags": [" "]}, "flags: each entry needs"),
+    "a title of nothing": (
+        {"task": "ratings", "criteria": [{"name": "x", "title": ""}]},
+        "criteria: title: it is empty",
+    ),
     "paused": ({"paused": "no"}, "paused 'no': true or false"),
     "guidelines": ({"guideline": "a", "guideline_file": "b"}, "give one of them"),
     "guideline file": ({"guideline_file": "none.md"}, "guideline_file: "),

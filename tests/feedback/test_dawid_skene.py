@@ -40,6 +40,13 @@ def test_one_rater_says_two_thirds_and_nothing_of_themselves() -> None:
     assert found.reliability == {"ann": None}
 
 
+def test_two_who_only_contradict_each_other_may_be_anything() -> None:
+    said = answers(*[(q, rater, rater == "ann") for q in range(8) for rater in ("ann", "bob")])
+    for estimate in fit(said).reliability.values():
+        assert estimate is not None
+        assert (estimate.low, estimate.high) == pytest.approx((0, 1), abs=1e-6)
+
+
 def test_reliability_from_gold_alone_by_hand() -> None:
     # 8 of 10 right: (8 + 4) / (10 + 6) = 3/4. Information of the log-odds 16 * 3/4 * 1/4 = 3, so
     # ln 3 +- 1.96 / sqrt 3 = 1.0986 +- 1.1316, back on the scale of shares:

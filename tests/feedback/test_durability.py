@@ -211,3 +211,18 @@ def test_write_to_a_full_or_closed_disk_is_told_in_one_line(store_path: Path) ->
             store.record([judgement("i0", rationale="x" * 10**6)])
         assert getattr(caught.value, "exit_code", None) == 4
         assert store.judgements() == []
+
+
+def test_opened_twice_in_a_process_loses_nothing_when_another_process_ends(
+    store_path: Path,
+) -> None:
+    """Opening again must not drop the process's locks: the next to end would delete the log."""
+    code = "import sys; from rlhf.feedback.store import Store; Store.open(sys.argv[1]).close()"
+    with Store.open(store_path, create=True) as store:
+        store.create_campaign("before")
+        Store.open(store_path).close()
+        subprocess.run([sys.executable, "-c", code, str(store_path)], check=True)
+        store.create_campaign("after")
+        with closing(sqlite3.connect(store_path)) as other:
+            names = {name for (name,) in other.execute("SELECT name FROM campaigns")}
+    assert names == {"before", "after"}

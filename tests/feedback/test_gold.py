@@ -39,12 +39,16 @@ def test_meets(expected: dict[str, Any], said: dict[str, Any], met: bool) -> Non
         ({}, "give at least one of verdict"),
         ({"tolerance": 1}, "give at least one of verdict"),
         ({"verdict": 4}, "not within -3..3"),
-        ({"verdict": "A"}, "not those of a judgement"),
+        ({"verdict": "A"}, "not what a rater gives"),
+        ({"verdict": True}, "not what a rater gives"),
+        ({"verdict": 1.5}, "not what a rater gives"),
+        ({"flags": "ab"}, "not what a rater gives"),
         ({"ranking": [1]}, "1 ranks for 2 completions"),
         ({"ratings": {"h": [1]}}, "1 values for 2 completions"),
         ({"flags": [[]]}, "1 lists for 2 completions"),
         ({"verdict": 1, "verdikt": 2}, "cannot hold 'verdikt'"),
         ({"ratings": {"h": [1, 2]}, "tolerance": -1}, "no number of points"),
+        ({"ratings": {"h": [1, 2]}, "tolerance": float("inf")}, "no number of points"),
     ],
 )
 def test_an_answer_that_nobody_can_give_is_refused(expected: dict[str, Any], message: str) -> None:

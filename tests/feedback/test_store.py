@@ -188,7 +188,7 @@ def test_values_that_cannot_be_are_refused(sqlite_store: Store, values: dict, me
         ("pairwise", {"verdict": 0, "both_bad": True}),
         ("ranking", {"ranking": (2, 2)}),
         ("ratings", {"ratings": {"helpful": (5, None)}}),
-        ("rewrite", {"rewrite": "", "rewrite_of": None}),
+        ("rewrite", {"rewrite": " a\n", "rewrite_of": None}),
         ("flags", {"flags": (("toxic", "cut"), ())}),
         ("ranking", {"skip": "I know nothing of this"}),
     ],

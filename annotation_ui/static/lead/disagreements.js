@@ -94,7 +94,8 @@ function paintCase(panel, campaign, found) {
 
 function answerCard(row) {
   return build("li", { class: "said-by" },
-    build("h3", {}, row.annotator, row.simulated ? simulatedChip() : null),
+    build("h3", {}, row.annotator, row.simulated ? simulatedChip() : null,
+      purposeWords[row.purpose] ? build("span", { class: "chip" }, purposeWords[row.purpose]) : null),
     rawText("p", "words", row.words),
     row.rationale ? rawText("p", "reason", row.rationale) : build("p", { class: "soft" }, "No reason given."),
     rewriteBox(row),

@@ -95,7 +95,7 @@ const marks = {
   },
 
   onPanelKey(key) {
-    const letter = LETTERS.toLowerCase().indexOf(key);
+    const letter = KEYED.indexOf(key);
     const step = { ArrowDown: 1, ArrowUp: -1 }[key];
     const count = this.chosen.length;
     if (step) this.row = (this.row + step + count) % count;

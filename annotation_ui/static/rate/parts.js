@@ -1,7 +1,10 @@
 // What every other script uses: the parts of the page, and listeners that go when the page goes.
 // All files are one function body: `root` is the page's element, `letGo` the signal to stop.
 
-const LETTERS = "ABCDEFGHI";
+// A to Z, then AA, AB...: an import may bring more completions than a ranking may have.
+const LETTERS = Array.from({ length: 64 }, (_, index) =>
+  (index < 26 ? "" : String.fromCharCode(64 + Math.floor(index / 26))) + String.fromCharCode(65 + (index % 26)));
+const KEYED = "abcdefghi"; // so many are reached by their letter; the others by arrows or pointer
 const tasks = {}; // per task type: how it is built, shown, answered (see tasks/pairwise.js)
 
 const part = (name, within) => (within || root).querySelector('[data-part="' + name + '"]');

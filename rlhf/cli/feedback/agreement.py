@@ -51,8 +51,10 @@ def _measure_lines(numbers: dict[str, Any]) -> list[str]:
     for level, alpha in numbers["krippendorff_alpha"].items():
         out.append(_line(f"alpha, {level}", alpha["value"], alpha["low"], alpha["high"]))
     if numbers["pairs"]:
-        width = max(len(f"{one['a']} / {one['b']}") for one in numbers["pairs"])
-        out.append(f"  {'pair of raters':{width}}      n  agreement  kappa  weighted kappa")
+        title = "pair of raters"
+        names = [f"{one['a']} / {one['b']}" for one in numbers["pairs"]]
+        width = max(map(len, [title, *names]))
+        out.append(f"  {title:{width}}      n  agreement  kappa  weighted kappa")
     for one in numbers["pairs"]:
         values = [_number(one[key]) for key in ("percent_agreement", "kappa", "weighted_kappa")]
         out.append(

@@ -91,8 +91,8 @@ def forecast_of(times: Sequence[datetime], num_left: int, now: datetime) -> Fore
         return _unknown(
             num_left,
             pace,
-            f"too little to go by: {len(recent)} judgements in {len(counts)} {kind} with work; "
-            f"{MIN_JUDGEMENTS} in {MIN_BUCKETS_WITH_WORK} are needed",
+            f"too little to go by: {len(recent)} judgements on {len(counts)} of the last {number} "
+            f"{kind}; at least {MIN_JUDGEMENTS}, on {MIN_BUCKETS_WITH_WORK} of them, are needed",
         )
     low, middle, high = _finishes([counts[at] for at in range(number)], width, num_left, now)
     return Forecast(

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from rlhf.feedback.evidence import Evidence, read_evidence
-from rlhf.feedback.protocols import protocol_of
+from rlhf.feedback.protocols import recorded_protocol
 from rlhf.feedback.quality.checks import gold_accuracy, self_consistency
 from rlhf.feedback.quality.estimates import beta_estimate, share_estimate
 from rlhf.feedback.quality.measures import measures_of, rater_pairs
@@ -55,7 +55,7 @@ def rater_table(store: Store, campaign: str) -> list[RaterSummary]:
     Excluded raters keep their line, measured against those who count.
     """
     found = store.campaign(campaign)
-    limit = protocol_of(found.task, found.settings).too_fast_s
+    limit = recorded_protocol(found.task, found.settings).too_fast_s
     return summaries(read_evidence(store, campaign), too_fast_s=limit)
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, cast
@@ -10,7 +9,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, RowMapping, bindparam, case, func, insert, select, update
 
 from rlhf.errors import ConfigError, nearest_hint
-from rlhf.feedback.protocols import Protocol, protocol_of
+from rlhf.feedback.protocols import Protocol, names_what_it_asks, recorded_protocol
 from rlhf.feedback.rules import TASKS, check_text
 from rlhf.feedback.store.database import decoding
 from rlhf.feedback.store.records import Campaign, Progress
@@ -173,21 +172,14 @@ def protocol(row: RowMapping) -> Protocol:
 def asks_by_protocol(row: RowMapping) -> bool:
     """Whether answers are held to the protocol: not where an import mixed kinds of value, nor
     where it brought ratings or flags and nobody has named them."""
-    settings, part = row["settings"], _NAMED_PARTS.get(row["task"])
-    return "kinds" not in settings and (part is None or part in settings)
-
-
-_NAMED_PARTS = {"ratings": "criteria", "flags": "flags"}
-"""What the settings of a task must name before anybody can be asked for it."""
+    settings = row["settings"]
+    return "kinds" not in settings and names_what_it_asks(row["task"], settings)
 
 
 @lru_cache(maxsize=256)
 def _protocol(task: TaskType, settings: str, where: str) -> Protocol:
-    values, part = json.loads(settings), _NAMED_PARTS.get(task)
     try:
-        if part is not None and part not in values:  # an import: all the rest of it holds
-            return replace(protocol_of("rewrite", values), task=task)
-        return protocol_of(task, values)
+        return recorded_protocol(task, json.loads(settings))
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -222,9 +223,34 @@ def _make_engine(url: URL) -> Engine:
     except ModuleNotFoundError as error:
         hint = "pip install 'rlhf-loop[postgres]'"
         raise ConfigError(f"PostgreSQL needs the module {error.name}; {hint}") from None
+    _count_connections(engine, Path(str(url.database)))
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+_connections: Counter[str] = Counter()
+_connections_guard = threading.Lock()
+
+
+def is_open_here(path: Path) -> bool:
+    """Whether this process has connections to a SQLite file.
+
+    Nothing else may then open and close it here: a close drops the locks of a whole process
+    (POSIX), and the next process to end would delete the log under these connections.
+    """
+    return _connections[str(path.resolve())] > 0
+
+
+def _count_connections(engine: Engine, path: Path) -> None:
+    key = str(path.resolve())
+
+    def count(change: int) -> None:
+        with _connections_guard:
+            _connections[key] += change
+
+    event.listen(engine, "connect", lambda *_: count(1))
+    event.listen(engine, "close", lambda *_: count(-1))
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:

@@ -15,6 +15,7 @@ from rlhf.feedback.store.database import (
     DamagedRowError,
     Database,
     decoding,
+    is_open_here,
     parse_location,
     sqlite_error,
 )
@@ -87,6 +88,8 @@ def _check_sqlite_file(url: URL, *, create: bool) -> None:
             raise ConfigError(f"{path}: no such feedback store; `rlhf feedback import` makes one")
         make_folder(path.parent)
         return
+    if is_open_here(path):
+        return  # it was looked into then, and must not be opened past SQLite now
     head = _first_bytes(path)
     if not head:
         raise DataError(f"{path}: an empty file, not a feedback store; delete it or {_ADVICE}")

@@ -4,14 +4,15 @@
 // Which completion a key means; -1 for none.
 function completionOf(key, event, count) {
   if (key.length !== 1 || event.shiftKey) return -1;
-  const index = LETTERS.toLowerCase().indexOf(key);
+  const index = KEYED.indexOf(key);
   return index < count ? index : -1;
 }
 
 // The line of the help for it: "A to D", and what Shift is for where letters are taken twice.
 function lettersHelp(count, meaning) {
   const taken = [..."DFGH"].filter((letter) => LETTERS.indexOf(letter) < count);
-  const rows = [[count > 1 ? "A to " + LETTERS[count - 1] : "A", meaning]];
+  const last = Math.min(count, KEYED.length) - 1;
+  const rows = [[last > 0 ? "A to " + LETTERS[last] : "A", meaning]];
   if (taken.length) rows.push(["Shift " + taken.join(" "), "the page\u2019s own keys of these letters"]);
   return rows;
 }
