@@ -69,8 +69,7 @@ class Desk:
     def comparison(self, item: str) -> Comparison:
         """The comparison of that item; read once, since comparisons never change."""
         if item not in self._comparisons:
-            found = self.store.comparisons(self.campaign)
-            self._comparisons = {comparison.item: comparison for comparison in found}
+            self._comparisons[item] = self.store.comparison(self.campaign, item)
         return self._comparisons[item]
 
     def protocol(self) -> Protocol:
@@ -182,6 +181,9 @@ def _submit(desk: Desk, annotator: str, submission: Submission) -> Judgement:
     if stored := desk.store.find_judgement(judgement_id, annotator):
         return stored
     showing = next_showing(desk, annotator)
+    # Another server may have written it while this one waited for the campaign's lock.
+    if stored := desk.store.find_judgement(judgement_id, annotator):
+        return stored
     # A lease that ran out over lunch is given again for the same item: the work still counts.
     if showing is None and (reason := _why_nothing(desk, annotator)):
         raise DataError(reason)

@@ -12,7 +12,7 @@ from pydantic import Field
 from annotation_ui.bodies import Body
 from annotation_ui.form import form_of
 from annotation_ui.lead.item_view import excerpt, judgement_rows, texts_of
-from annotation_ui.lead.items import find_item, withdrawn_adjudications
+from annotation_ui.lead.items import withdrawn_adjudications
 from annotation_ui.lead.replies import reply
 from annotation_ui.lead.reports import Reports
 from rlhf.errors import DataError
@@ -104,7 +104,7 @@ def queue(store: Store, campaign: str) -> dict[str, Any]:
 def case(store: Store, campaign: str, item: str, *, show_names: bool) -> dict[str, Any]:
     """One item with its raters' answers side by side; their names only where asked for."""
     found = store.campaign(campaign)
-    comparison = find_item(store.comparisons(campaign), campaign, item)
+    comparison = store.comparison(campaign, item)
     rows = [row for row in store.judgements(campaign, current_only=False) if row.item == item]
     protocol = recorded_protocol(found.task, found.settings)
     withdrawn = withdrawn_adjudications(store, campaign, rows)
@@ -153,7 +153,7 @@ def adjudicate(store: Store, lead: str, body: AnswerBody) -> None:
     if not reason:
         raise DataError("an adjudication needs a reason: others will read it")
     found = store.campaign(body.campaign)
-    comparison = find_item(store.comparisons(body.campaign), body.campaign, body.item)
+    comparison = store.comparison(body.campaign, body.item)
     judgement = _judgement(lead, body, comparison, found.guideline_version, reason)
     require_answer(recorded_protocol(found.task, found.settings), judgement)
     with store.atomically():  # of two leads at once, the second is told of the first

@@ -116,6 +116,7 @@ def preview(store: Store, campaign: str, format_name: str, method: LabelMethod) 
         "num_items_adjudicated": provenance["num_items_adjudicated"],
         "guideline_versions": provenance["guideline_versions"],
         "label_method": provenance.get("label_method"),
+        "flag_method": provenance.get("flag_method"),
         "first_row": json.dumps(export.rows[0], ensure_ascii=False, indent=1)[:4000],
     }
 
@@ -127,6 +128,7 @@ def exported(
     if part not in PARTS:
         raise ConfigError(f"no part {part!r}{nearest_hint(part, PARTS)}: {', '.join(PARTS)}")
     name, content, manifest = export_bytes(store, campaign, format_name, suffix, method=method)
+    manifest["store"] = None  # where the server keeps it is nobody's business outside
     beside = json.dumps(manifest, ensure_ascii=False, indent=2).encode() + b"\n"
     if part == "file":
         return name, content

@@ -177,12 +177,11 @@ def _line_json(line: ItemLine) -> dict[str, Any]:
 def item_page(store: Store, campaign: str, item: str) -> dict[str, Any]:
     """One item: its texts, every judgement with its history, and whether it is a gold item."""
     found = store.campaign(campaign)
-    comparisons = store.comparisons(campaign)
-    comparison = find_item(comparisons, campaign, item)
+    comparison = store.comparison(campaign, item)
     rows = [row for row in store.judgements(campaign, current_only=False) if row.item == item]
     withdrawn = withdrawn_adjudications(store, campaign, rows)
     protocol = recorded_protocol(found.task, found.settings)
-    names = [one.item for one in comparisons]
+    names = [one.item for one in store.comparisons(campaign)]
     at = names.index(item)
     return {
         "item": item,
@@ -197,14 +196,6 @@ def item_page(store: Store, campaign: str, item: str) -> dict[str, Any]:
         "judgements": judgement_rows(rows, protocol, withdrawn=withdrawn),
         **texts_of(comparison),
     }
-
-
-def find_item(comparisons: Iterable[Comparison], campaign: str, item: str) -> Comparison:
-    """The comparison of that item; ConfigError when the campaign has none."""
-    for comparison in comparisons:
-        if comparison.item == item:
-            return comparison
-    raise ConfigError(f"campaign {campaign!r} has no item {item!r}; look for it in the list")
 
 
 def withdrawn_adjudications(

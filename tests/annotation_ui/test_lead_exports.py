@@ -74,6 +74,19 @@ def test_an_attachment_holds_the_file_and_the_manifest_that_fits_it(client):
     assert "ann" not in {rater for row in rows for rater in row["raters"]}  # pseudonyms
 
 
+def test_a_manifest_does_not_say_where_the_store_is(store, client):
+    manifest = json.loads(export(client, "judgements", part="manifest").content)
+    assert "store" in manifest
+    assert manifest["store"] is None
+    archive = zipfile.ZipFile(io.BytesIO(export(client, "judgements").content))
+    for name in archive.namelist():
+        assert store.location.encode() not in archive.read(name)
+    assert (
+        archive.read("c-judgements.jsonl.manifest.json")
+        == json.dumps(manifest, ensure_ascii=False, indent=2).encode() + b"\n"
+    )
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".json", ".parquet"])
 def test_every_file_type_can_be_had_alone(client, suffix):
     reply = export(client, "judgements", suffix=suffix, part="file")

@@ -170,6 +170,99 @@ def test_preference_carries_the_flags_of_most(sqlite_store: Store) -> None:
     assert (row["chosen"], row["chosen_flags"], row["rejected_flags"]) == ("Elm", [], ["unsafe"])
 
 
+def flagged_by_two_of_three(store: Store, task: Any, verdict: int | None = None) -> list[str]:
+    """Five gold pairs, whose first one is unsafe, and `i5`; bob and eve flag whatever they see.
+
+    Of ten gold completions ann is right on all, bob and eve on five.
+    """
+    texts = [("bad", "good")] * 5 + [("Oak", "Elm")]
+    campaign(store, *texts, task=task, settings={"flags": ["unsafe"], "kinds": [task, "flags"]})
+    everything, ids = (("unsafe",), ("unsafe",)), []
+    for number in range(6):
+        purpose: Any = "gold" if number < 5 else "rate"
+        if purpose == "gold":
+            store.set_gold("c", f"i{number}", {"flags": [["unsafe"], []]})
+        said = ((), ()) if purpose == "rate" else (("unsafe",), ())
+        for name, flags in (("ann", said), ("bob", everything), ("eve", everything)):
+            values = {"verdict": verdict} if purpose == "rate" and verdict else {}
+            ids.append(say(store, name, f"i{number}", flags=flags, purpose=purpose, **values))
+    return ids[-3:]
+
+
+# With p for a flag on i5: ann is (14 + 2(1 - p)) / 18 reliable, bob and eve (9 + 2p) / 18 (four
+# right and two wrong answers beforehand), and (6 + 2p) / 14 of all completions are unsafe. At
+# p = 0.11 these are 0.877, 0.512 and 0.444, and the log-odds of p
+# ln(0.444 / 0.556) - ln(0.877 / 0.123) + 2 ln(0.512 / 0.488) = -0.223 - 1.963 + 0.097 = -2.09,
+# that is p = 0.11 again.
+OUTVOTED_P = 0.11
+
+
+def test_flags_by_dawid_skene_outvote_those_who_flag_everything(sqlite_store: Store) -> None:
+    ids = flagged_by_two_of_three(sqlite_store, "flags")
+    for method, share in (
+        ("votes", 2 / 3),
+        ("dawid_skene", OUTVOTED_P),
+        ("auto", OUTVOTED_P),
+        ("crowd_bt", 2 / 3),  # it knows no flags
+    ):
+        rows = rows_of(sqlite_store, "rated", method=method)
+        assert [row["completion"] for row in rows] == ["Oak", "Elm"]
+        for row in rows:
+            assert row["flag_shares"] == {"unsafe": pytest.approx(share, abs=0.005)}
+            assert row["judgement_ids"] == ids
+
+
+def test_unpaired_by_flags_follows_the_method(sqlite_store: Store) -> None:
+    flagged_by_two_of_three(sqlite_store, "flags")
+    assert labels(sqlite_store) == {"Oak": False, "Elm": False}
+    for method in ("dawid_skene", "auto"):
+        export = make_export(sqlite_store, "c", "unpaired", method=method)
+        assert [row["label"] for row in export.rows] == [True, True]
+        assert export.provenance["flag_method"]["method"] == "dawid_skene"
+    with pytest.raises(ConfigError, match="Crowd-Bradley-Terry has no answer"):
+        rows_of(sqlite_store, "unpaired", method="crowd_bt")
+
+
+def test_flags_beside_pairs_follow_the_method(sqlite_store: Store) -> None:
+    flagged_by_two_of_three(sqlite_store, "pairwise", verdict=2)
+    (by_votes,) = rows_of(sqlite_store, "preference")
+    assert (by_votes["chosen_flags"], by_votes["rejected_flags"]) == (["unsafe"], ["unsafe"])
+    export = make_export(sqlite_store, "c", "preference", method="dawid_skene")
+    (row,) = export.rows
+    assert (row["chosen"], row["chosen_flags"], row["rejected_flags"]) == ("Elm", [], [])
+    assert export.provenance["flag_method"] == {"method": "dawid_skene", "why": "asked for"}
+
+
+def test_an_adjudicator_s_flags_are_nearly_sure(sqlite_store: Store) -> None:
+    flagged_by_two_of_three(sqlite_store, "flags")
+    sqlite_store.change_settings("c", {"flags": ["unsafe", "private"]})
+    said = judgement("i5", "lea", flags=((), ("private",)), purpose="adjudication")
+    sqlite_store.adjudicate(said, reason="r", idempotency_key="k")
+    sqlite_store.set_gold("c", "i0", None)
+    say(sqlite_store, "ann", "i0", flags=((), ()))  # a flag nobody raises here
+    oak, elm, *others = sorted(
+        rows_of(sqlite_store, "rated", method="dawid_skene"), key=lambda row: -int(row["item"][1:])
+    )
+    assert oak["flag_shares"] == {"private": pytest.approx(0.02)}
+    assert elm["flag_shares"] == {"private": pytest.approx(0.98)}
+    assert [row["flag_shares"] for row in others] == [{"private": 0.0}] * 2
+    rows = rows_of(sqlite_store, "unpaired", method="dawid_skene")
+    assert {row["completion"]: row["label"] for row in rows if row["item"] == "i5"} == {
+        "Oak": True,
+        "Elm": False,
+    }
+
+
+def test_a_flag_that_only_an_excluded_rater_raised_is_none(sqlite_store: Store) -> None:
+    campaign(sqlite_store, ("Oak", "Elm"), task="flags", settings={"flags": ["unsafe"]})
+    say(sqlite_store, "ann", flags=((), ()))
+    say(sqlite_store, "eve", flags=(("unsafe",), ()))
+    decide(sqlite_store, "eve", 0)
+    for method in ("votes", "dawid_skene"):
+        rows = rows_of(sqlite_store, "unpaired", method=method)
+        assert [(row["label"], row["raters"]) for row in rows] == [(True, ["rater-1"])] * 2
+
+
 def decide(store: Store, name: str, weight: float) -> None:
     store.decide_on_rater("c", name, weight=weight, reason="r", decided_by="lea")
 

@@ -375,3 +375,14 @@ def test_a_store_can_be_opened_again(location: str) -> None:
 def test_store_in_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     with Store.open(tmp_path / "runs" / "new" / "feedback.db", create=True) as store:
         assert store.campaigns() == []
+
+
+def test_one_item_is_found_by_its_name(store):
+    store.create_campaign("c")
+    store.create_campaign("other")
+    first, second = comparison("i1"), comparison("i2", texts=("x", "y"))
+    store.add_comparisons("c", [first, second])
+    store.add_comparisons("other", [comparison("i3")])
+    assert store.comparison("c", "i2") == second
+    with pytest.raises(ConfigError, match="'c' has no item 'i3'"):
+        store.comparison("c", "i3")

@@ -11,7 +11,7 @@ const formatWords = {
 };
 const methodWords = { votes: "by votes", auto: "by what the data allow", dawid_skene: "by raters' reliability (Dawid-Skene)", crowd_bt: "by Crowd-Bradley-Terry" };
 const suffixWords = { ".jsonl": "JSONL", ".jsonl.gz": "JSONL, compressed", ".json": "JSON", ".parquet": "Parquet" };
-const paired = ["preference", "unpaired", "ranking"];
+const labelled = ["preference", "unpaired", "ranking", "rated"];
 
 let asked = { format: "", suffix: ".jsonl", method: "votes" };
 let pushTimer = 0;
@@ -47,7 +47,7 @@ function paint(panel, campaign, chosen, found, mine) {
   let turn = 0;
   const look = async () => {
     asked = { format: format.value, suffix: suffix.value, method: method.value };
-    methodField.hidden = !paired.includes(format.value);
+    methodField.hidden = !labelled.includes(format.value);
     const now = ++turn;
     line.textContent = "";
     try {
@@ -60,7 +60,7 @@ function paint(panel, campaign, chosen, found, mine) {
   format.addEventListener("change", look);
   method.addEventListener("change", look);
   suffix.addEventListener("change", () => { asked.suffix = suffix.value; });
-  methodField.hidden = !paired.includes(chosen.format);
+  methodField.hidden = !labelled.includes(chosen.format);
   const pushes = build("div", { class: "stack tight", "data-part": "pushes" });
   panel.replaceChildren(pageOf(build("h2", {}, "Export"),
     build("div", { class: "columns" },
@@ -94,13 +94,14 @@ function countList(counts) {
 function comingOut(found) {
   const guideline = found.guideline_versions.map((each) =>
     (each.version === null ? "unknown" : "version " + each.version) + " (" + each.num_judgements + ")").join(", ");
-  const labels = found.label_method;
+  const method = (name, used) => used ? [[name, (methodWords[used.method] || used.method) + (used.why === "asked for" ? "" : ": " + used.why)]] : [];
   return [
     ["Rows", found.num_rows],
     ["Judgements behind them", found.num_judgements],
     ["Raters", found.num_raters + (found.num_simulated_raters ? ", " + found.num_simulated_raters + " of them simulated" : "")],
     ["Guideline", guideline],
-    ...(labels ? [["Labels", (methodWords[labels.method] || labels.method) + (labels.why === "asked for" ? "" : ": " + labels.why)]] : []),
+    ...method("Labels", found.label_method),
+    ...method("Flags", found.flag_method),
     ...(found.num_items_adjudicated ? [["Items decided by leads", found.num_items_adjudicated]] : []),
     ...(found.num_raters_down_weighted ? [["Raters down-weighted", found.num_raters_down_weighted]] : []),
   ];

@@ -155,6 +155,11 @@ class Store(PeopleStore, CheckingStore):
         with self._database.reading() as connection:
             return comparisons.every(connection, campaign)
 
+    def comparison(self, campaign: str, item: str) -> Comparison:
+        """One item of a campaign; ConfigError when there is none of that name."""
+        with self._database.reading() as connection:
+            return comparisons.one(connection, campaign, item)
+
     def add_annotator(self, annotator: Annotator) -> Annotator:
         """The annotator of that name, made when new; DataError when `simulated` differs."""
         with self._database.writing() as connection:

@@ -123,6 +123,18 @@ def every(connection: Connection, campaign: str) -> list[Comparison]:
     return list(_read(connection, _OF_CAMPAIGN, {"campaign": row["id"]}).values())
 
 
+def one(connection: Connection, campaign: str, item: str) -> Comparison:
+    """The comparison of an item; ConfigError when the campaign has none of that name."""
+    query = select(comparisons.c.id).where(
+        comparisons.c.campaign_id == find_row(connection, campaign)["id"],
+        comparisons.c.item == item,
+    )
+    key = connection.execute(query).scalar()
+    if key is None:
+        raise ConfigError(f"campaign {campaign!r} has no item {item!r}; look for it in the list")
+    return by_id(connection, key)
+
+
 def by_id(connection: Connection, comparison_id: int) -> Comparison:
     """One comparison by the key of its row."""
     return _read(connection, _BY_ID, {"comparison": comparison_id})[comparison_id]
