@@ -94,7 +94,8 @@ def _erase(site: Site, name: str, confirm: str) -> Response:
         "Thank you for what you gave."
     )
     page = message_page("Your data is erased", text)
-    return HTMLResponse(page, headers={"set-cookie": cookie})
+    # drafts (reasons, rewrites) lie in the browser: they are the person's words, too
+    return HTMLResponse(page, headers={"set-cookie": cookie, "clear-site-data": '"storage"'})
 
 
 def _account_page(

@@ -34,3 +34,8 @@ def tiny_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "configs").symlink_to(Path(__file__).parent.parent / "configs")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest tests first: begun last, one would leave the other workers idle."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

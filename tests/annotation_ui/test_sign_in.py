@@ -542,6 +542,7 @@ def test_erasure_blanks_the_person_and_ends_all_sessions(site, ada, second_brows
     reply = ada.post("/account/erase", data={"confirm": "Erase my data"})
     assert reply.status_code == 200
     assert "Your data is erased" in reply.text
+    assert reply.headers["clear-site-data"] == '"storage"'  # drafts in the browser
     assert "ada" not in [account.name for account in site.store.accounts()]
     assert not is_signed_in(ada)
     assert not is_signed_in(second_browser)

@@ -380,7 +380,7 @@ def test_store_in_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
 def test_one_item_is_found_by_its_name(store):
     store.create_campaign("c")
     store.create_campaign("other")
-    first, second = comparison("i1"), comparison("i2", texts=("x", "y"))
+    first, second = comparison("i1"), comparison("i2", "x", "y")
     store.add_comparisons("c", [first, second])
     store.add_comparisons("other", [comparison("i3")])
     assert store.comparison("c", "i2") == second

@@ -41,6 +41,7 @@ def wait_for(path: Path, process: subprocess.Popen, timeout_s: float = 120) -> N
         time.sleep(0.02)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_loop_killed_in_dpo_ends_as_an_unbroken_one(tiny_checkout):
     for target, source in (("prompts", "train_prompts"), ("heldout", "heldout_prompts")):

@@ -15,6 +15,7 @@ from tests.training.conftest import read_json
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_two_processes_share_a_run_and_only_one_writes_or_speaks(tiny_model, pairs, tmp_path):
     folder = tmp_path / "out"
     words = ["dpo", "--model_name_or_path", str(tiny_model), "--dataset_name", str(pairs)]
