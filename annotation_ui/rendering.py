@@ -10,6 +10,7 @@ import html
 import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from functools import lru_cache
 from html.parser import HTMLParser
 
 from markdown_it import MarkdownIt
@@ -47,6 +48,7 @@ def render_inert(text: str) -> str:
     return _render(text, _MARKDOWN)
 
 
+@lru_cache(maxsize=64)
 def render_guideline(text: str) -> str:
     """HTML of a lead's Markdown (guideline, consent), as inert as a completion's.
 

@@ -28,8 +28,10 @@ def view(desk: Desk, annotator: str) -> dict[str, Any]:
 
     `item` is None where there is nothing, and `empty` then says why and where to go on.
     """
-    with desk.store.atomically():  # one state of the store, and one transaction instead of ten
+    with desk.store.atomically():
         showing = next_showing(desk, annotator)
+    # Only the above writes: what follows keeps no other rater waiting.
+    with desk.store.snapshot():
         campaign = desk.store.campaign(desk.campaign)
         own = desk.store.own_progress(desk.campaign, annotator)
         last = desk.store.judgements(desk.campaign, annotator=annotator, limit=NUM_HISTORY)

@@ -11,6 +11,7 @@ from rlhf.feedback.rules import check_text
 from rlhf.feedback.store.annotators import find_row
 from rlhf.feedback.store.database import decoding
 from rlhf.feedback.store.records import Account, Role
+from rlhf.feedback.store.remembering import forget
 from rlhf.feedback.tables import annotators, identities, sessions
 
 
@@ -49,6 +50,7 @@ def set_password_hash(connection: Connection, name: str, hashed: str | None) -> 
     connection.execute(
         update(annotators).where(annotators.c.id == row["id"]).values(password_hash=hashed)
     )
+    forget(connection)
 
 
 def password_hash(connection: Connection, name: str) -> str | None:
@@ -92,6 +94,7 @@ def set_role(connection: Connection, name: str, role: Role) -> None:
     if role != "lead":
         _refuse_last_lead(connection, row, "made a rater")
     connection.execute(update(annotators).where(annotators.c.id == row["id"]).values(role=role))
+    forget(connection)
 
 
 def set_disabled(connection: Connection, name: str, *, disabled: bool, now: datetime) -> None:
@@ -104,6 +107,7 @@ def set_disabled(connection: Connection, name: str, *, disabled: bool, now: date
     connection.execute(
         update(annotators).where(annotators.c.id == row["id"]).values(disabled_at=since)
     )
+    forget(connection)
 
 
 def require_lead(connection: Connection, name: str) -> RowMapping:

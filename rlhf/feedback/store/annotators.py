@@ -8,6 +8,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, delete, select, update
 from rlhf.errors import ConfigError, DataError
 from rlhf.feedback.rules import check_text
 from rlhf.feedback.store.database import decoding, insert_missing
+from rlhf.feedback.store.remembering import forget, remembered
 from rlhf.feedback.store.secrets import secret_hash
 from rlhf.feedback.tables import (
     adjudications,
@@ -32,6 +33,7 @@ def add(connection: Connection, annotator: Annotator, now: datetime) -> Annotato
     check_text(annotator.name, "an annotator's name")
     values = {"name": annotator.name, "simulated": annotator.simulated, "role": annotator.role}
     insert_missing(connection, annotators, [{**values, "created_at": now}])
+    forget(connection)
     row = find_row(connection, annotator.name)
     if row["simulated"] != annotator.simulated:
         found, wanted = (
@@ -46,6 +48,10 @@ def add(connection: Connection, annotator: Annotator, now: datetime) -> Annotato
 
 def find_row(connection: Connection, name: str) -> RowMapping:
     """The row of an annotator; ConfigError when there is none of that name."""
+    return remembered(connection, ("annotator", name), lambda: _read_row(connection, name))
+
+
+def _read_row(connection: Connection, name: str) -> RowMapping:
     with decoding():
         row = connection.execute(_BY_NAME, {"annotator": name}).mappings().first()
     if row is None:
@@ -82,6 +88,7 @@ def erase(connection: Connection, name: str, now: datetime) -> str:
     values = {"name": pseudonym, "personal": None, "erased_at": now, "password_hash": None}
     values["disabled_at"] = row["disabled_at"] or now
     connection.execute(update(annotators).where(annotators.c.id == row["id"]).values(**values))
+    forget(connection)
     return pseudonym
 
 

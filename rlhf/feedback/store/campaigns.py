@@ -13,6 +13,7 @@ from rlhf.feedback.protocols import Protocol, names_what_it_asks, recorded_proto
 from rlhf.feedback.rules import TASKS, check_text
 from rlhf.feedback.store.database import decoding
 from rlhf.feedback.store.records import Campaign, Progress
+from rlhf.feedback.store.remembering import forget, remembered
 from rlhf.feedback.store.standing import not_taken_back, standing
 from rlhf.feedback.tables import annotators, campaigns, comparisons, guidelines, judgements
 from rlhf.records import TaskType
@@ -31,6 +32,14 @@ def find_row(connection: Connection, name: str, *, lock: bool = False) -> RowMap
     `lock` keeps other writers out of the campaign until the transaction ends (on SQLite the
     transaction itself does).
     """
+    if lock:
+        forget(connection)  # another writer may have changed it while we waited
+    return remembered(
+        connection, ("campaign", name), lambda: _read_row(connection, name, lock=lock)
+    )
+
+
+def _read_row(connection: Connection, name: str, *, lock: bool) -> RowMapping:
     with decoding():
         found = connection.execute(_LOCKED if lock else _BY_NAME, {"campaign": name})
         row = found.mappings().first()
@@ -73,6 +82,7 @@ def create(
         return found
     values = {"name": name, "guideline_version": 1, "settings": dict(settings), "created_at": now}
     connection.execute(insert(campaigns).values(**wanted, **values))
+    forget(connection)
     key = find_row(connection, name)["id"]
     row = {"campaign_id": key, "version": 1, "text": guideline, "created_at": now}
     connection.execute(insert(guidelines).values(**row))
@@ -124,6 +134,7 @@ def revise_guideline(connection: Connection, name: str, text: str, now: datetime
     connection.execute(
         update(campaigns).where(campaigns.c.id == row["id"]).values(guideline_version=version)
     )
+    forget(connection)
     return get(connection, name)
 
 
@@ -156,6 +167,7 @@ def change_settings(
     connection.execute(
         update(campaigns).where(campaigns.c.id == row["id"]).values(settings=values, **changed)
     )
+    forget(connection)
     return get(connection, name)
 
 

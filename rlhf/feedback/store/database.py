@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from rlhf.errors import ConfigError, DataError, RlhfError, StageError
 from rlhf.feedback.store.queueing import FairLock
+from rlhf.feedback.store.remembering import forget
 
 BUSY_TIMEOUT_MS = 15_000
 CONNECT_TIMEOUT_S = 10
@@ -55,15 +56,23 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that sees one state of the store; within a write, that write's own."""
-        joined = getattr(self._open, "connection", None)
+        """A transaction that sees one state of the store; within a write, that write's own.
+
+        Reads of the same thread within it join it.
+        """
+        joined = getattr(self._open, "connection", None) or getattr(self._open, "snapshot", None)
         if joined is not None:
             with decoding():
                 yield joined
             return
         connect = self._engine.connect
         with self._said_plainly(), connect() as connection, connection.begin(), decoding():
-            yield connection
+            forget(connection)
+            self._open.snapshot = connection
+            try:
+                yield connection
+            finally:
+                self._open.snapshot = None
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -75,9 +84,11 @@ class Database:
         if joined is not None:
             yield joined
             return
+        assert getattr(self._open, "snapshot", None) is None, "a write within a read"
         with self._said_plainly(), self._lock, self._engine.connect() as connection:
             writer = connection.execution_options(rlhf_write=True)
             with writer.begin():
+                forget(writer)
                 self._open.connection = writer
                 try:
                     yield writer

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, select
 from rlhf.errors import DataError
 from rlhf.feedback.store import campaigns
 from rlhf.feedback.store.database import decoding
+from rlhf.feedback.store.remembering import remembered
 from rlhf.feedback.store.rows import record_of
 from rlhf.feedback.store.standing import not_taken_back, standing, taken_back
 from rlhf.feedback.tables import annotators as annotator_table
@@ -141,7 +142,11 @@ _ANNOTATOR_KEY = select(annotator_table.c.id).where(
 
 def _by(connection: Connection, annotator: str) -> ColumnElement[bool]:
     """The SQL condition that a row is an annotator's; by their key, which has an index."""
-    key = connection.execute(_ANNOTATOR_KEY, {"annotator": annotator}).scalar()
+    key = remembered(
+        connection,
+        ("annotator's key", annotator),
+        lambda: connection.execute(_ANNOTATOR_KEY, {"annotator": annotator}).scalar(),
+    )
     return judgements.c.annotator_id == (key or 0)
 
 

@@ -53,6 +53,12 @@ class OpenedStore:
         with self._database.writing():
             yield
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Make all reads of this thread within the block see one state; it holds up no writer."""
+        with self._database.reading():
+            yield
+
     def backup(self, path: str | Path) -> None:
         """Copy the store to a new file while it is in use; on disk when this returns.
 
