@@ -74,16 +74,12 @@ def page_script() -> str:
     return f"function startPage(root, letGo) {{\n{page}\n}}\n{_script('mount.js')}"
 
 
-def page_style() -> str:
-    """What is said to Gradio of the page's style: nothing.
-
-    Gradio rewrites what it is given: it splits selectors at every comma, those within `:is()` and
-    `:not()` too, and drops rules that it does not know. So the page carries its own sheet.
-    """
-    return ""
-
-
 def _style() -> str:
+    """The page's own sheet, in its markup.
+
+    What is given to Gradio as css comes back changed: it splits selectors at every comma, those
+    within `:is()` and `:not()` too, and drops rules that it does not know.
+    """
     return "\n".join((STATIC / name).read_text("utf-8") for name in _STYLES)
 
 

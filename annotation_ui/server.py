@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 
 from annotation_ui.account import account_routes
 from annotation_ui.api import rating_routes
-from annotation_ui.components import page_style, rating_page
+from annotation_ui.components import rating_page
 from annotation_ui.guard import Guard
 from annotation_ui.home import home_routes
 from annotation_ui.lead import lead_page, lead_routes, lead_style
@@ -74,9 +74,9 @@ def _in_event_loop(work: Callable[[], None]) -> None:
 def _mount_pages(shell: FastAPI) -> None:
     """Two mounts keep the roles apart; the guard and `auth_dependency` each check them."""
     rating = _blocks("Rate", rating_page)
-    _mount(shell, "/app", rating, page_style(), lambda request: request.state.annotator)
+    _mount(shell, "/app", rating, lambda request: request.state.annotator)
     lead = _blocks("Lead", lead_page)
-    _mount(shell, "/lead", lead, lead_style(), _name_of_lead)
+    _mount(shell, "/lead", lead, _name_of_lead, css=lead_style())
 
 
 def _name_of_lead(request: Request) -> str | None:
@@ -91,7 +91,12 @@ def _blocks(title: str, page: Callable[[], gr.HTML]) -> gr.Blocks:
 
 
 def _mount(
-    shell: FastAPI, path: str, blocks: gr.Blocks, css: str, who: Callable[[Request], str | None]
+    shell: FastAPI,
+    path: str,
+    blocks: gr.Blocks,
+    who: Callable[[Request], str | None],
+    *,
+    css: str | None = None,
 ) -> None:
     gr.mount_gradio_app(
         shell,

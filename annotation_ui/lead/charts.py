@@ -14,7 +14,7 @@ from rlhf.records import Estimate
 Rows = Sequence[Mapping[str, Any]]
 Cell = str | int | Mapping[str, str] | None
 
-BLUE, ORANGE, GREEN, GREY = "#4f7df3", "#e07a3f", "#2a9d8f", "#8a8f98"
+BLUE, ORANGE, GREY = "#4f7df3", "#e07a3f", "#8a8f98"
 _ROW_HEIGHT = 26
 _TIME_HEIGHT = 200
 

@@ -72,7 +72,7 @@ def aggregate(
     `judgements` are those that stand; of several by one rater on one item the last counts.
     One that was taken back is none. A tie counts half for each side. `margin` is the mean
     strength (0 to 3) in favour of chosen. With another `method` than "votes" the model of
-    `soft_labels` says which completion is chosen and how sure that is; see there for `weights`,
+    `labels_of` says which completion is chosen and how sure that is; see there for `weights`,
     `adjudications` (item to judgement id) and `gold`.
     """
     evidence = Evidence(

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from rlhf.errors import ConfigError, DataError, nearest_hint
 from rlhf.feedback import bradley_terry, dawid_skene
@@ -15,7 +15,7 @@ from rlhf.feedback.votes import (
     last_of_each_rater,
     votes_of,
 )
-from rlhf.records import Comparison, Estimate, Judgement
+from rlhf.records import Comparison, Estimate
 
 LabelMethod = Literal["votes", "dawid_skene", "crowd_bt", "auto"]
 METHODS: tuple[LabelMethod, ...] = get_args(LabelMethod)
@@ -49,40 +49,20 @@ def smoothed_share(num_for: float, num_votes: float) -> float:
     return (num_for + 1) / (num_votes + 2)
 
 
-def soft_labels(
-    comparisons: Iterable[Comparison],
-    judgements: Iterable[Judgement],
-    *,
-    weights: Mapping[str, float] | None = None,
-    adjudications: Mapping[str, str] | None = None,
-    gold: Mapping[str, Mapping[str, Any]] | None = None,
-    method: LabelMethod = "auto",
-) -> SoftLabels:
+def labels_of(evidence: Evidence, *, method: LabelMethod = "auto") -> SoftLabels:
     """The probability that the second completion is better, for every pair that was voted on.
 
-    `weights` scale raters' votes (0 removes them). `adjudications` name for an item the
-    judgement that decides it: its pairs are `ADJUDICATED_P` sure. Only ordinary judgements vote;
-    answers to `gold` items tell the models how reliable raters are. "auto" is Crowd-Bradley-
-    Terry where the graph of comparisons allows it, one-coin Dawid-Skene elsewhere; ConfigError
-    where "crowd_bt" is asked for and the graph does not.
+    Raters' weights scale their votes (0 removes them), an adjudicated item's pairs are
+    `ADJUDICATED_P` sure, and answers to gold items tell the models how reliable raters are; only
+    ordinary judgements vote. "auto" is Crowd-Bradley-Terry where the graph of comparisons allows
+    it, one-coin Dawid-Skene elsewhere; ConfigError for a method that is none, and where
+    "crowd_bt" is asked for and the graph does not allow it.
 
     A tie is half a vote for each side in "votes"; the models leave ties out, since a tie is as
     likely whichever completion is better, and it must not make its rater look unreliable.
     """
     if method not in METHODS:
         raise ConfigError(f"no method {method!r} of labelling{nearest_hint(method, METHODS)}")
-    evidence = Evidence(
-        comparisons=list(comparisons),
-        judgements=list(judgements),
-        weights=weights or {},
-        adjudications=adjudications or {},
-        gold=gold or {},
-    )
-    return labels_of(evidence, method=method)
-
-
-def labels_of(evidence: Evidence, *, method: LabelMethod = "auto") -> SoftLabels:
-    """The soft labels of a campaign's evidence (see `soft_labels`)."""
     votes = counted_votes(evidence)
     if method == "votes":
         p_second, why = _shares(evidence, votes), "asked for"

@@ -6,6 +6,7 @@ from typing import get_args
 import pytest
 
 from annotation_ui.components import _SCRIPTS, STATIC, page_markup, page_script
+from annotation_ui.lead import lead_style
 from rlhf.records import TaskType
 
 FILES = sorted(path for path in STATIC.rglob("*.*") if path.is_file())
@@ -46,3 +47,10 @@ def test_data_enters_the_page_as_text_only(path):
             assert value in {"turn.html", "completion.html", "view.guideline"}, line
         assert "insertAdjacentHTML" not in line
         assert "outerHTML" not in line
+
+
+def test_the_leads_sheet_holds_nothing_that_gradio_would_break():
+    """Gradio splits selectors at every comma, and keeps no rules but these."""
+    sheet = re.sub(r"/\*.*?\*/", "", lead_style(), flags=re.DOTALL)
+    assert not re.search(r":(is|not|where)\([^)]*,", sheet)
+    assert set(re.findall(r"@([\w-]+)", sheet)) <= {"media", "keyframes", "font-face"}

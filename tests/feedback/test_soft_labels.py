@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rlhf.errors import ConfigError
 from rlhf.feedback.aggregation import aggregate
 from rlhf.feedback.evidence import Evidence
-from rlhf.feedback.soft_labels import ADJUDICATED_P, METHODS, fit_flags, soft_labels
+from rlhf.feedback.soft_labels import ADJUDICATED_P, METHODS, SoftLabels, fit_flags, labels_of
 from rlhf.records import Comparison, Judgement
 from tests.feedback.makers import comparison, judgement
 
@@ -20,6 +20,13 @@ VERDICTS = st.dictionaries(
     min_size=1,
 )
 ITEMS = [comparison(name) for name in ("i0", "i1", "i2")]
+
+
+def soft_labels(
+    items: list[Comparison], answers: list[Judgement], *, method: Any = "auto", **known: Any
+) -> SoftLabels:
+    """The labels of these answers; `known` are evidence's weights, adjudications and gold."""
+    return labels_of(Evidence(comparisons=items, judgements=answers, **known), method=method)
 
 
 def said(**verdicts: dict[str, int]) -> list[Judgement]:
