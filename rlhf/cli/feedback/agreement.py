@@ -1,31 +1,21 @@
 """`rlhf feedback agreement`: how far the raters of a campaign agree."""
 
 import argparse
-from pathlib import Path
 from typing import Any
+
+from rlhf.cli.feedback.reporting import add_arguments, report_on
+
+__all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 
 SUMMARY = "how far raters agree: percent, Krippendorff's alpha, Cohen's kappa two by two"
 EXAMPLE = "rlhf feedback agreement --store feedback.db --campaign everyday --json agreement.json"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--campaign", required=True, help="the campaign to measure")
-    parser.add_argument("--json", type=Path, help="file to write the same numbers to")
-
-
 def run(options: argparse.Namespace) -> None:
     """Print the table, and write it where it was asked for."""
     from rlhf.feedback.quality import agreement_report
-    from rlhf.feedback.store import Store
-    from rlhf.manifest import make_folder, write_json
 
-    with Store.open(options.store) as store:
-        report = agreement_report(store, options.campaign)
-    if options.json:
-        make_folder(options.json.parent)
-        write_json(options.json, report)
-    for line in lines(report):
-        print(line)
+    report_on(options, agreement_report, lines)
 
 
 def lines(report: dict[str, Any]) -> list[str]:

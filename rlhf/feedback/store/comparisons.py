@@ -125,14 +125,19 @@ def every(connection: Connection, campaign: str) -> list[Comparison]:
 
 def one(connection: Connection, campaign: str, item: str) -> Comparison:
     """The comparison of an item; ConfigError when the campaign has none of that name."""
-    query = select(comparisons.c.id).where(
-        comparisons.c.campaign_id == find_row(connection, campaign)["id"],
-        comparisons.c.item == item,
-    )
-    key = connection.execute(query).scalar()
+    key = key_of(connection, find_row(connection, campaign)["id"], item)
     if key is None:
         raise ConfigError(f"campaign {campaign!r} has no item {item!r}; look for it in the list")
     return by_id(connection, key)
+
+
+def key_of(connection: Connection, campaign_id: int, item: str) -> int | None:
+    """The key of an item's row; None when the campaign has none of that name."""
+    query = select(comparisons.c.id).where(
+        comparisons.c.campaign_id == campaign_id, comparisons.c.item == item
+    )
+    key: int | None = connection.execute(query).scalar()
+    return key
 
 
 def by_id(connection: Connection, comparison_id: int) -> Comparison:

@@ -312,10 +312,7 @@ def _refuse_closed(
 
 def comparison_key(connection: Connection, campaign: RowMapping, judgement: Judgement) -> int:
     """The key of the item that a judgement is about; JudgementError when there is none."""
-    query = select(comparison_table.c.id).where(
-        comparison_table.c.campaign_id == campaign["id"], comparison_table.c.item == judgement.item
-    )
-    key: int | None = connection.execute(query).scalar()
+    key = comparisons.key_of(connection, campaign["id"], judgement.item)
     if key is None:
         raise _no_item(judgement)
     return key
