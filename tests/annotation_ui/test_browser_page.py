@@ -526,9 +526,13 @@ def test_a_phone_has_stacked_cards_and_a_bar_of_big_targets(page, site, tmp_path
 def test_the_last_card_of_a_phone_is_not_under_the_bar(site, context):
     with opened(context, site, "flagged") as page:
         page.set_viewport_size({"width": 390, "height": 700})
-        page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
-        page.wait_for_timeout(100)
-        card = page.locator('[data-card="1"]').bounding_box()
-        bar = page.locator(".controls").bounding_box()
-        assert card["y"] + card["height"] <= bar["y"]
+        # the bar's height is known a frame after the resize, and the page grows by it: a scroll
+        # before that does not reach the end
+        page.wait_for_function(
+            """() => {
+              window.scrollTo(0, document.documentElement.scrollHeight);
+              const box = (selector) => document.querySelector(selector).getBoundingClientRect();
+              return box('[data-card="1"]').bottom <= box(".controls").top;
+            }"""
+        )
         assert page.is_visible(SAVED)
