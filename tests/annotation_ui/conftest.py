@@ -1,6 +1,5 @@
 """A store with items in it, the application over it, and a real browser before it."""
 
-import gc
 import tempfile
 import threading
 import time
@@ -120,7 +119,7 @@ class LiveServer:
     def wait_for_judgements(
         self, count: int, campaign: str = CAMPAIGN, *, current_only: bool = True
     ) -> list[Judgement]:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             rows = self.judgements(campaign, current_only=current_only)
             if len(rows) >= count:
@@ -130,18 +129,6 @@ class LiveServer:
 
     def _role_of(self, name: str) -> str:
         return next((one.role for one in self.store.accounts() if one.name == name), "rater")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def left_behind() -> Iterator[None]:
-    """Takes what Gradio keeps of each application out of the garbage collector's rounds.
-
-    A hundred applications make every later collection take a second, and the stages under test
-    collect often.
-    """
-    yield
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="module")

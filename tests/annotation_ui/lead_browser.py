@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from tests.annotation_ui.conftest import LiveServer
-from tests.browser import violations
+from tests.annotation_ui.tabs import clean_tab, plain_page, watched
+from tests.browser import at_rest, violations
 
 SHOWN = '.lead[data-state="shown"]'
 SIZES = {"wide": (1440, 900), "phone": (390, 844)}
@@ -16,33 +17,26 @@ SIZES = {"wide": (1440, 900), "phone": (390, 844)}
 def lead_page(
     browser: Any, site: LiveServer, size: str = "wide", name: str = "lea"
 ) -> Iterator[Any]:
-    """The pages of a signed-in lead; no script error, outside request or run text is let pass."""
+    """The pages of a signed-in lead; they are watched."""
     width, height = SIZES[size]
-    context = browser.new_context(
-        viewport={"width": width, "height": height},
-        has_touch=size == "phone",
-        reduced_motion="reduce",
-    )
-    context.set_default_timeout(10_000)
-    site.sign_in(context, name, "lead")
-    page = context.new_page()
-    errors: list[str] = []
-    hosts: set[str] = set()
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
-    yield page
-    assert errors == []
-    assert hosts <= {urlsplit(site.address).netloc, ""}  # "" is a data: or blob: address
-    assert page.evaluate("window.pwned") is None
-    context.close()
+    screen = {
+        "viewport": {"width": width, "height": height},
+        "has_touch": size == "phone",
+        "reduced_motion": "reduce",
+    }
+    with clean_tab(browser, site.address, **screen) as page:
+        site.sign_in(page.context, name, "lead")
+        with watched(page, site.address):
+            yield page
 
 
 def show(page: Any, site: LiveServer, tab: str, detail: str = "", campaign: str = "c") -> None:
     """Opens a tab by its address and waits until it is shown."""
     hash_ = f"#{tab}/{quote(detail, safe='')}" if detail else f"#{tab}"
-    page.goto("about:blank")
+    page.goto(plain_page(site.address))  # or only the part after # would change
     page.goto(f"{site.address}/lead/?campaign={quote(campaign)}{hash_}")
     page.wait_for_selector(SHOWN)
+    at_rest(page)
 
 
 def panel(page: Any, tab: str) -> Any:

@@ -6,6 +6,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.annotation_ui.conftest import CAMPAIGN, LiveServer
+from tests.annotation_ui.tabs import WAIT_MS, clean_tab, watched
+from tests.browser import at_rest
 
 RATING = '.rate[data-state="rating"]'
 EMPTY = '.rate[data-state="empty"]'
@@ -14,30 +16,33 @@ WIDE = {"width": 1440, "height": 900}
 
 
 @contextmanager
-def fresh_context(browser: Any, **options: Any) -> Iterator[Any]:
-    """A browser without cookies or storage."""
-    context = browser.new_context(**{"viewport": WIDE, **options})
-    context.set_default_timeout(10_000)
+def fresh_context(browser: Any) -> Iterator[Any]:
+    """A new browser without cookies or storage, for a test that routes requests or sets a clock."""
+    context = browser.new_context(viewport=WIDE)
+    context.set_default_timeout(WAIT_MS)
     yield context
     context.close()
+
+
+@contextmanager
+def used_context(browser: Any, site: LiveServer) -> Iterator[Any]:
+    """A browser without cookies or storage: see `clean_tab`."""
+    with clean_tab(browser, site.address, viewport=WIDE) as page:
+        yield page.context
 
 
 @contextmanager
 def opened(
     context: Any, site: LiveServer, campaign: str = CAMPAIGN, annotator: str = "ada"
 ) -> Iterator[Any]:
-    """The rating page of a signed-in rater; fails on script errors and outside requests."""
+    """The rating page of a signed-in rater, in the context's one tab; it is watched."""
     site.sign_in(context, annotator)
-    page = context.new_page()
-    errors: list[str] = []
-    hosts: set[str] = set()
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
-    page.goto(site.rate_address(campaign))
-    page.wait_for_selector(f"{RATING}, {EMPTY}")
-    yield page
-    assert errors == []
-    assert hosts <= {urlsplit(site.address).netloc, ""}  # "" is a data: address
+    page = context.pages[0] if context.pages else context.new_page()
+    with watched(page, site.address):
+        page.goto(site.rate_address(campaign))
+        page.wait_for_selector(f"{RATING}, {EMPTY}")
+        at_rest(page)
+        yield page
 
 
 class Network:

@@ -1,19 +1,24 @@
 """What the browser tests of the task types share: a server with one campaign, and its page."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from rlhf.records import Comparison, Completion, Judgement, Prompt
 from tests.annotation_ui.conftest import CAMPAIGN, LiveServer, make_store
-from tests.browser import violations
+from tests.annotation_ui.tabs import clean_tab, watched
+from tests.browser import at_rest, violations
 
 RATING = '.rate[data-state="rating"]'
 SAVED = '[data-saved="saved"]'
 MISSING = '[data-part="missing"]'
 DOUBLE_PRESS_MS = 260
 """The same key again sooner than this is a slip, and saves nothing."""
+
+_SAVED_AT: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+"""When each page was last made to save, in seconds of time.monotonic."""
 
 SIZES = {"wide": (1440, 900), "tablet": (900, 1000), "phone": (390, 844)}
 
@@ -57,34 +62,30 @@ def rating_page(
     *,
     size: str = "wide",
 ) -> Iterator[Any]:
-    """The rating page of a signed-in rater; no script error and no outside request is let pass."""
+    """The rating page of a signed-in rater; it is watched."""
     width, height = SIZES[size]
-    context = browser.new_context(
-        viewport={"width": width, "height": height},
-        has_touch=size == "phone",
-        reduced_motion="reduce",
-    )
-    context.set_default_timeout(10_000)
-    site.sign_in(context)
-    page = context.new_page()
-    errors: list[str] = []
-    hosts: set[str] = set()
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
-    page.goto(site.rate_address(campaign))
-    page.wait_for_selector(RATING)
-    yield page
-    assert errors == []
-    assert hosts <= {urlsplit(site.address).netloc, ""}  # "" is a data: address
-    assert page.evaluate("window.pwned") is None
-    context.close()
+    screen = {
+        "viewport": {"width": width, "height": height},
+        "has_touch": size == "phone",
+        "reduced_motion": "reduce",
+    }
+    with clean_tab(browser, site.address, **screen) as page:
+        site.sign_in(page.context)
+        with watched(page, site.address):
+            page.goto(site.rate_address(campaign))
+            page.wait_for_selector(RATING)
+            at_rest(page)
+            yield page
 
 
 def saving(page: Any, act: Callable[[], object]) -> None:
     """Does something that saves, and waits until the next item is up (or none is left)."""
-    page.wait_for_timeout(DOUBLE_PRESS_MS)
+    since_ms = 1000 * (time.monotonic() - _SAVED_AT.get(page, 0))
+    if since_ms < DOUBLE_PRESS_MS:
+        page.wait_for_timeout(DOUBLE_PRESS_MS - since_ms)
     before = page.text_content('[data-part="count"]')
     act()
+    _SAVED_AT[page] = time.monotonic()
     page.wait_for_function(
         "before => document.querySelector('[data-part=count]').textContent !== before", arg=before
     )

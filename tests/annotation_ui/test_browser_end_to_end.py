@@ -11,7 +11,7 @@ import pytest
 from rlhf.feedback.store import Store
 from rlhf.records import Annotator
 from tests.annotation_ui.lead_browser import lead_page, press, show
-from tests.annotation_ui.rating_page import fresh_context, opened
+from tests.annotation_ui.rating_page import opened, used_context
 from tests.annotation_ui.task_page import saving, shown, type_keys
 
 pytestmark = pytest.mark.browser
@@ -143,7 +143,7 @@ def make(browser, site, name: str, template: str, file: dict[str, Any]) -> None:
 def rate(browser, site, name: str, protocol: Protocol) -> dict[str, list[str]]:
     """Rates every item; per prompt the texts of its completions, as they were on screen."""
     seen = {}
-    with fresh_context(browser) as context, opened(context, site, name) as page:
+    with used_context(browser, site) as context, opened(context, site, name) as page:
         for _ in range(NUM_ITEMS):
             seen[page.inner_text('[data-part="prompt"] .text')] = shown(page)
             saving(page, lambda: protocol.rate(page))

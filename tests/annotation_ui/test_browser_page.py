@@ -1,5 +1,6 @@
 """What the rating page offers beside any task, in a real Chromium."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,13 @@ from tests.annotation_ui.rating_page import (
     opened,
     press,
     reason,
+    used_context,
     write_reason,
 )
-from tests.browser import violations
+from tests.browser import at_rest, violations
 
 pytestmark = pytest.mark.browser
+LEASE_S = 1.5
 FLAGS = ["unsafe", "private", "off_topic", "language"]
 
 
@@ -56,13 +59,19 @@ def site(tmp_path_factory, serve):
     store.add_comparisons("ranks", [several(number, 5) for number in range(10)])
     store.create_campaign("consent", settings={"consent": "We keep your answers."})
     store.add_comparisons("consent", [comparison(number) for number in range(3)])
-    store.create_campaign("short", lease_s=1.5)
+    store.create_campaign("short", lease_s=LEASE_S)
     store.add_comparisons("short", [comparison(number) for number in range(2)])
     return serve(store)
 
 
 @pytest.fixture
-def context(browser):
+def context(browser, site):
+    with used_context(browser, site) as context:
+        yield context
+
+
+@pytest.fixture
+def fresh(browser):
     with fresh_context(browser) as context:
         yield context
 
@@ -132,7 +141,6 @@ def test_all_judgements_can_be_searched_and_any_of_them_changed(page, site):
     write_reason(page, "a very rare word: quokka")
     press(page, "1")
     for key in "2345671":
-        page.wait_for_timeout(260)
         press(page, key)
     page.keyboard.press("h")
     page.wait_for_selector('[data-part="history-all"] li:nth-child(8)')
@@ -299,12 +307,18 @@ def test_the_help_lists_the_keys_of_the_task_and_of_the_page(flagged):
 # ---- time ------------------------------------------------------------------------------------
 
 
-def test_idle_and_hidden_time_is_not_counted(site, context):
-    site.sign_in(context)
-    page = context.new_page()
+def stop_clock(page):
+    """From here on the page's time passes by run_for alone; two seconds have gone."""
+    page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 2)
+
+
+def test_idle_and_hidden_time_is_not_counted(site, fresh):
+    site.sign_in(fresh)
+    page = fresh.new_page()
     page.clock.install()
     page.goto(site.rate_address())
     page.wait_for_selector(RATING)
+    stop_clock(page)
     page.clock.run_for(10_000)
     page.mouse.move(10, 10)
     page.clock.run_for(600_000)  # away: a minute of it counts
@@ -325,12 +339,13 @@ def test_idle_and_hidden_time_is_not_counted(site, context):
     assert 74 <= last(site).seconds <= 80  # 10 + 60 + 5, and what the test itself took
 
 
-def test_a_break_covers_the_texts_and_stops_the_clock(site, context):
-    site.sign_in(context)
-    page = context.new_page()
+def test_a_break_covers_the_texts_and_stops_the_clock(site, fresh):
+    site.sign_in(fresh)
+    page = fresh.new_page()
     page.clock.install()
     page.goto(site.rate_address())
     page.wait_for_selector(RATING)
+    stop_clock(page)
     page.clock.run_for(4_000)
     page.keyboard.press("p")
     box = page.locator('[data-part="break-dialog"]').bounding_box()
@@ -359,9 +374,11 @@ def test_a_break_ends_by_its_button(page):
 def test_a_short_lease_is_kept_while_the_rater_is_there(site, context):
     with opened(context, site, "short") as page:
         shown = on_screen(page)
-        for _ in range(8):  # twice the lease
-            page.wait_for_timeout(400)
-            page.mouse.move(40, 40)
+        until = time.monotonic() + 2 * LEASE_S
+        while time.monotonic() < until:
+            with page.expect_response(f"{site.address}/api/renew") as renewed:
+                page.mouse.move(40, 40)
+            assert renewed.value.json()["kept"]
         site.store.add_annotator(type(site.store.annotators()[0])(name="eve"))
         other = site.store.next_assignment("short", "eve")
         texts = {one.text for one in other.comparison.completions}
@@ -499,7 +516,6 @@ def test_no_accessibility_violation(site, context, size):
         for key in "?sfhop":
             page.keyboard.press(key)
             assert page.locator("dialog[open]").count() == 1, key
-            page.wait_for_timeout(50)
             assert violations(page) == []
             page.keyboard.press("Escape")
             page.wait_for_selector("dialog[open]", state="hidden")
@@ -507,6 +523,7 @@ def test_no_accessibility_violation(site, context, size):
 
 def test_a_phone_has_stacked_cards_and_a_bar_of_big_targets(page, site, tmp_path: Path):
     page.set_viewport_size({"width": 390, "height": 844})
+    at_rest(page)
     cards = [page.locator(f'[data-card="{index}"]').bounding_box() for index in (0, 1)]
     assert cards[1]["y"] >= cards[0]["y"] + cards[0]["height"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

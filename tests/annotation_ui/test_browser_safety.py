@@ -17,6 +17,7 @@ from tests.annotation_ui.rating_page import (
     opened,
     press,
     reason,
+    used_context,
     write_reason,
 )
 from tests.annotation_ui.test_rendering import words
@@ -30,15 +31,28 @@ def site(tmp_path_factory, serve):
 
 
 @pytest.fixture
-def context(browser):
+def fresh(browser):
     with fresh_context(browser) as context:
         yield context
 
 
 @pytest.fixture
-def network(context):
-    """Stands before `page` in a test's arguments: see Network."""
-    return Network(context)
+def context(browser, site):
+    with used_context(browser, site) as context:
+        yield context
+
+
+@pytest.fixture
+def network(fresh):
+    return Network(fresh)
+
+
+@pytest.fixture
+def networked(site, fresh, network):
+    """A page whose requests go over `network`, and whose time can be made to pass."""
+    fresh.clock.install()
+    with opened(fresh, site) as page:
+        yield page
 
 
 @pytest.fixture
@@ -50,7 +64,16 @@ def page(site, context):
 # ---- nothing is lost -------------------------------------------------------------------------
 
 
-def test_a_server_that_does_not_answer_is_said_and_the_choice_is_sent_again(network, page, site):
+def later(page) -> None:
+    """Lets some seconds pass for the page, in which it has saved what was not saved."""
+    page.clock.fast_forward(3_100)
+    page.wait_for_selector('[data-saved="saved"]')
+
+
+def test_a_server_that_does_not_answer_is_said_and_the_choice_is_sent_again(
+    network, networked, site
+):
+    page = networked
     before = num_rows(site)
     shown = on_screen(page)
     network.cut("judgements")
@@ -65,14 +88,18 @@ def test_a_server_that_does_not_answer_is_said_and_the_choice_is_sent_again(netw
     assert num_rows(site) == before + 1
 
 
-def test_a_lost_answer_does_not_double_the_judgement(network, page, site):
+def test_a_lost_answer_does_not_double_the_judgement(network, networked, site):
+    page = networked
     before = num_rows(site)
     network.lose_one_answer("judgements")
-    act_and_wait(page, lambda: page.keyboard.press("5"))  # sent again by itself
+    page.keyboard.press("5")
+    page.wait_for_selector('[data-saved="unsaved"]')
+    later(page)  # sent again by itself
     assert num_rows(site) == before + 1
 
 
-def test_a_refused_judgement_is_said_and_the_pair_stays(network, page, site):
+def test_a_refused_judgement_is_said_and_the_pair_stays(network, networked, site):
+    page = networked
     before = num_rows(site)
     shown = on_screen(page)
     write_reason(page, "kept")
@@ -87,21 +114,23 @@ def test_a_refused_judgement_is_said_and_the_pair_stays(network, page, site):
     assert (num_rows(site), last(site).rationale) == (before + 1, "kept")
 
 
-def test_a_failing_server_is_said_and_tried_again(network, page, site):
+def test_a_failing_server_is_said_and_tried_again(network, networked, site):
+    page = networked
     before = num_rows(site)
     network.refuse("judgements", "the disk is full", status=503)
     page.keyboard.press("2")
     page.wait_for_selector('[data-saved="unsaved"]')
     assert "Not saved: the disk is full" in alert(page)
     network.restore()
-    page.wait_for_selector('[data-saved="saved"]')  # by itself, some seconds later
+    later(page)  # by itself
     assert num_rows(site) == before + 1
 
 
-def test_an_expired_session_says_not_saved_and_saves_after_signing_in_again(page, site, context):
+def test_an_expired_session_says_not_saved_and_saves_after_signing_in_again(networked, site, fresh):
+    page = networked
     before = num_rows(site)
     write_reason(page, "precious words")
-    context.clear_cookies()
+    fresh.clear_cookies()
     page.keyboard.press("2")
     page.wait_for_selector('[data-saved="unsaved"]')
     assert "Not saved: you are signed out" in alert(page)
@@ -112,8 +141,8 @@ def test_an_expired_session_says_not_saved_and_saves_after_signing_in_again(page
     )
     assert reason(page) == "precious words"
     assert num_rows(site) == before
-    site.sign_in(context)  # as another tab would
-    page.wait_for_selector('[data-saved="saved"]')
+    site.sign_in(fresh)  # as another tab would
+    later(page)
     assert num_rows(site) == before + 1
     row = last(site)
     assert (row.rationale, abs(row.verdict)) == ("precious words", 2)
@@ -134,17 +163,17 @@ def test_a_choice_that_was_cut_off_goes_out_after_a_reload(page, site, context):
     assert (rows[-1].rationale, abs(rows[-1].verdict)) == ("still here", 3)
 
 
-def test_the_end_of_a_session_is_noticed_before_the_next_answer(site, context):
-    site.sign_in(context)
-    page = context.new_page()
+def test_the_end_of_a_session_is_noticed_before_the_next_answer(site, fresh):
+    site.sign_in(fresh)
+    page = fresh.new_page()
     page.clock.install()
     page.goto(site.rate_address())
     page.wait_for_selector(RATING)
-    context.clear_cookies()
+    fresh.clear_cookies()
     page.clock.run_for(61_000)
     page.wait_for_selector('[data-saved="unsaved"]')
     assert "You are signed out. What you have chosen is kept" in alert(page)
-    site.sign_in(context)
+    site.sign_in(fresh)
     page.clock.run_for(61_000)
     page.wait_for_selector('[data-saved="saved"]')
     assert page.is_hidden('[data-part="notice"]')
@@ -162,20 +191,20 @@ def test_a_page_of_one_rater_does_not_save_for_the_next(page, site, context):
 # ---- nobody else's word counts ---------------------------------------------------------------
 
 
-def test_another_site_cannot_rate(site, page, context):
+def test_another_site_cannot_rate(site, fresh, networked):
     """A form on another host, sent by this browser with its cookies, writes nothing."""
-    press(page, "4")
+    press(networked, "4")
     before = num_rows(site)
-    other = context.new_page()
     body = (
         f'<form method="post" enctype="text/plain" action="{site.address}/api/undo">'
         f'<input name=\'{{"judgement": "{last(site).id}", "x": "\' value=\'"}}\'></form>'
         "<script>document.forms[0].submit()</script>"
     )
-    context.route(
+    fresh.route(
         "http://attacker.example/",
         lambda route: route.fulfill(content_type="text/html", body=body),
     )
+    other = fresh.new_page()
     with other.expect_response(f"{site.address}/api/undo") as caught:
         other.goto("http://attacker.example/")
     assert caught.value.status == 403
@@ -255,7 +284,7 @@ def test_hostile_flags_criteria_and_titles_stay_text(browser, serve, tmp_path):
     settings = {"title": bad, "flags": [{"name": bad, "label": bad}]}
     store = make_store(tmp_path, [comparison(n) for n in range(3)], settings=settings)
     site = serve(store)
-    with fresh_context(browser) as context, opened(context, site) as page:
+    with used_context(browser, site) as context, opened(context, site) as page:
         assert page.inner_text('[data-part="campaign"]') == bad
         page.locator(".cards .flag").first.click()
         page.keyboard.press("f")

@@ -273,7 +273,7 @@ def start(store):
     yield run
     for server in running:
         server.send_signal(signal.SIGINT)
-        _, errors = server.communicate(timeout=20)
+        _, errors = server.communicate(timeout=60)
         assert (server.returncode, errors) == (0, "")
 
 

@@ -117,7 +117,7 @@ def jobs(client):
 
 
 def wait_for(client, *states):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         (job,) = jobs(client)
         if job["state"] in states:

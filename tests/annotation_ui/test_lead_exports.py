@@ -139,7 +139,7 @@ def push(client, **values):
 
 
 def wait_for_push(client):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         found = client.get("/api/lead/export/pushes").json()["pushes"]
         if found[0]["state"] != "running":

@@ -20,6 +20,7 @@ from tests.annotation_ui.conftest import (
     make_store,
     session_cookie,
 )
+from tests.annotation_ui.tabs import WAIT_MS
 
 BASE = "http://127.0.0.1:7860"
 HTML = {"accept": "text/html"}
@@ -280,12 +281,15 @@ def test_the_pages_are_whole_accessible_and_ask_nobody_else(browser, live):
 
 @pytest.mark.browser
 def test_from_the_invite_to_the_rating_page_by_keyboard(browser, live):
+    live.store.create_campaign("other")  # of one campaign alone, the way in leads to its page
+    live.store.add_comparisons("other", [comparison(1)])
     context = browser.new_context()
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(WAIT_MS)
     page = context.new_page()
     page.goto(f"{live.address}/join?token={live.store.create_invite()}")
+    page.wait_for_selector("#name:focus")  # given a moment after the page has loaded
     for words in ("Grace Hopper", "four calm words", "four calm words"):
-        page.keyboard.type(words)  # the first field has the focus
+        page.keyboard.type(words)
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_url("**/campaigns")
@@ -297,6 +301,7 @@ def test_from_the_invite_to_the_rating_page_by_keyboard(browser, live):
     page.wait_for_url("**/sign-in")
     page.goto(live.rate_address())
     page.wait_for_url("**/sign-in?next=**")
+    page.wait_for_selector("#name:focus")
     page.keyboard.type("Grace Hopper")
     page.keyboard.press("Tab")
     page.keyboard.type("four calm words")

@@ -9,7 +9,7 @@ from rlhf.feedback.store.queueing import FairLock
 
 
 def wait_until(condition) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.001)
@@ -37,7 +37,7 @@ def test_threads_are_served_in_the_order_in_which_they_came():
         threads = queue_up(lock, names, served)
         assert served == []
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
     assert served == names
     with lock:  # and it is free again
         pass
@@ -71,7 +71,7 @@ def test_an_inner_exit_does_not_give_it_away():
             pass
         time.sleep(0.05)
         assert served == []
-    thread.join(10)
+    thread.join(30)
     assert served == ["other"]
 
 
@@ -85,7 +85,7 @@ def test_an_error_inside_gives_it_back():
 
     with pytest.raises(KeyError):
         fail()
-    threads[0].join(10)
+    threads[0].join(30)
     assert served == ["next"]
 
 
@@ -102,5 +102,5 @@ def test_a_thread_that_is_interrupted_while_it_waits_leaves_the_lock_to_others(c
     else:
         lock._give_up(place)
         lock.__exit__()
-    threads[1].join(10)
+    threads[1].join(30)
     assert served == ["second"]

@@ -7,6 +7,7 @@ optimization", 2024: Cohen's kappas 0.85, 0.88 and 0.86.
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,12 @@ def published() -> list[dict[str, Any]]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.fixture
-def store(published: list[dict[str, Any]], sqlite_store: Store, tmp_path: Path) -> Store:
+@pytest.fixture(scope="module")
+def store(
+    published: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Store]:
+    """The judgements in a store, to be read."""
+    folder = tmp_path_factory.mktemp("pandalm")
     rows = [
         row(
             campaign="pandalm",
@@ -47,8 +52,9 @@ def store(published: list[dict[str, Any]], sqlite_store: Store, tmp_path: Path) 
         for one in published
         for rater in RATERS
     ]
-    import_file(sqlite_store, write_jsonl(tmp_path / "pandalm.jsonl", *rows))
-    return sqlite_store
+    with Store.open(folder / "feedback.db", create=True) as store:
+        import_file(store, write_jsonl(folder / "pandalm.jsonl", *rows))
+        yield store
 
 
 def test_import_keeps_items_texts_and_votes(store: Store) -> None:
