@@ -22,14 +22,16 @@ def parse_config(
     argv: Sequence[str],
     *,
     example: str,
+    summary: str | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> tuple[Any, ...]:
     """One instance of each dataclass, filled from --config's YAML and then from `argv`.
 
-    `defaults` replaces field defaults (a laptop has no bf16, say). Raises ConfigError on an
+    `summary` and `example` stand in --help. `defaults` replaces field defaults (a laptop has no
+    bf16, say). Raises ConfigError on an
     unknown key, a wrong type, or a config file that is missing or no mapping.
     """
-    parser = _parser(verb, dataclass_types, example)
+    parser = _parser(verb, dataclass_types, example, summary)
     known = {action.dest for action in parser._actions}
     argv = list(argv)
     flags = {flag_name(option) for action in parser._actions for option in action.option_strings}
@@ -211,7 +213,7 @@ def _kind(action: Any) -> str:
     return names.get(action.type, "true or false" if action.const is True else "a single value")
 
 
-def _parser(verb: str, dataclass_types: Sequence[type], example: str) -> Any:
+def _parser(verb: str, dataclass_types: Sequence[type], example: str, summary: str | None) -> Any:
     from trl import TrlParser  # imports torch: only once a verb that trains has been chosen
 
     class OneLineParser(TrlParser):
@@ -219,7 +221,12 @@ def _parser(verb: str, dataclass_types: Sequence[type], example: str) -> Any:
             raise ConfigError(f"{message}; see rlhf {verb} --help")
 
     parser = OneLineParser(
-        dataclass_types, prog=f"rlhf {verb}", epilog=f"example: {example}", allow_abbrev=False
+        dataclass_types,
+        prog=f"rlhf {verb}",
+        usage=f"rlhf {verb} [--config F.yaml] [--KEY VALUE ...]",  # the keys follow, explained
+        description=summary,
+        epilog=f"example: {example}",
+        allow_abbrev=False,
     )
     parser.add_argument("--config", help="YAML file with any of these keys")
     return parser

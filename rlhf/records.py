@@ -18,7 +18,7 @@ class Message(TypedDict):
 PromptContent = str | list[Message]
 """A prompt is plain text or the turns of a conversation so far."""
 
-STAGES = ("sft", "sample", "ratings", "reward", "dpo", "evaluate")
+STAGES = ("sft", "sample", "ratings", "reward", "gate", "dpo", "evaluate")
 """The loop in its order. The report follows whatever has run."""
 
 READS: Mapping[str, tuple[str, ...]] = {
@@ -26,6 +26,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "sample": ("sft",),
     "ratings": ("sample",),
     "reward": ("sft", "ratings"),
+    "gate": ("reward",),
     "dpo": ("sft", "ratings"),
     "evaluate": ("sft", "reward", "dpo"),
 }
@@ -146,11 +147,24 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PairVote:
+    """What one judgement said of a labelled pair, and how strongly (0 to 3; 0 is a tie)."""
+
+    id: str
+    annotator: str
+    prefers: Literal["chosen", "rejected", "tie"]
+    strength: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledPair:
     """A comparison of two with its raters' verdicts summed up, ready for a trainer.
 
-    `p_chosen` is the probability (0.5 to 1) that `chosen` is the better one given the votes;
-    `judgement_ids` are the judgements that it rests on.
+    `p_chosen` is the probability (0.5 to 1; 0.5 is a tie) that `chosen` is the better one given
+    the votes; `judgement_ids` are the judgements that it rests on. `weight` is the mean weight of
+    the raters behind it, `group` the prompt whose ranking holds it, `criteria` p_chosen by each
+    criterion that was rated, `votes` what each judgement said of it, and `chosen_shown_first`
+    the share of them at which chosen stood before rejected on the screen.
     """
 
     item: str
@@ -161,3 +175,8 @@ class LabelledPair:
     margin: float
     simulated: bool
     judgement_ids: Sequence[str] = field(default=())
+    weight: float = 1.0
+    group: str | None = None
+    criteria: dict[str, float] | None = None
+    votes: tuple[PairVote, ...] = ()
+    chosen_shown_first: float | None = None

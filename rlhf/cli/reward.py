@@ -11,7 +11,7 @@ EXAMPLE = "rlhf reward --config configs/reward.yaml --dataset_name feedback:feed
 
 def main(argv: Sequence[str]) -> int:
     """Parse the settings and run the stage."""
-    return run_stage("reward", argv, EXAMPLE, recipe)
+    return run_stage("reward", argv, EXAMPLE, recipe, summary=SUMMARY)
 
 
 def parse(argv: Sequence[str]) -> Any:

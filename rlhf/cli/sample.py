@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rlhf.errors import ConfigError
 
@@ -37,6 +37,12 @@ class SampleConfig:
     temperature: float = field(default=1.0, metadata={"help": "0 is greedy"})
     batch_size: int = field(default=32, metadata={"help": "completions decoded together"})
     seed: int = field(default=0, metadata={"help": "equal seeds give equal completions"})
+    rendering: Literal["chat", "plain"] = field(
+        default="chat",
+        metadata={
+            "help": "messages by the chat template, or as a plain Human/Assistant transcript"
+        },
+    )
     dtype: str = field(
         default="float32", metadata={"help": "float32, bfloat16, float16, or auto (as stored)"}
     )
@@ -56,6 +62,7 @@ def main(argv: Sequence[str]) -> None:
         temperature=config.temperature,
         batch_size=config.batch_size,
         seed=config.seed,
+        rendering=config.rendering,
     )
     names = config.model_name_or_path, config.dataset_name
     if config.output_dir is not None:
@@ -78,7 +85,7 @@ def parse(argv: Sequence[str]) -> Any:
     """The settings of `argv`, checked; runs nothing."""
     from rlhf.config import parse_config
 
-    (config,) = parse_config("sample", [SampleConfig], argv, example=EXAMPLE)
+    (config,) = parse_config("sample", [SampleConfig], argv, example=EXAMPLE, summary=SUMMARY)
     for name in ("model_name_or_path", "dataset_name"):
         if getattr(config, name) is None:
             raise ConfigError(f"--{name} is missing; for example: {EXAMPLE}")

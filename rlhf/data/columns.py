@@ -4,9 +4,9 @@ TRL cuts or drops what is too long without a word; here each such row is counted
 nothing is left for TRL to lose.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 from rlhf.data.formats import Demo, Pair
 from rlhf.data.losses import DataLosses
@@ -18,6 +18,8 @@ IGNORED = -100
 """The label of a token that no loss is taken on."""
 
 Columns = list[dict[str, Any]]
+_Row = TypeVar("_Row", Pair, Demo)
+_Ids = TypeVar("_Ids")
 
 
 def dpo_columns(
@@ -31,7 +33,9 @@ def dpo_columns(
     kept: list[Pair] = []
     rows: Columns = []
     for pair in with_progress("tokenising", pairs):
-        prompt, chosen, rejected = pair_ids(pair, renderer)
+        if (ids := rendered(pair_ids, pair, renderer, losses)) is None:
+            continue
+        prompt, chosen, rejected = ids
         room = None if max_length is None else max_length - len(prompt)
         if not prompt:
             losses.drop("no prompt tokens to condition on", pair.place)
@@ -66,7 +70,9 @@ def reward_columns(
     kept: list[Pair] = []
     rows: Columns = []
     for pair in with_progress("tokenising", pairs):
-        chosen, rejected = transcripts(pair, renderer)
+        if (ids := rendered(transcripts, pair, renderer, losses)) is None:
+            continue
+        chosen, rejected = ids
         if max_length is not None and max(len(chosen), len(rejected)) > max_length:
             losses.drop(f"over --max_length {max_length}", pair.place)
         elif chosen == rejected:
@@ -95,7 +101,9 @@ def sft_columns(
     kept: list[Demo] = []
     rows: Columns = []
     for demo in with_progress("tokenising", demos):
-        ids, mask = demo_ids(demo, renderer)
+        if (found := rendered(demo_ids, demo, renderer, losses)) is None:
+            continue
+        ids, mask = found
         if max_length is not None and not any(mask[:max_length]):
             losses.drop(f"prompt fills --max_length {max_length}", demo.place)
             continue
@@ -111,10 +119,12 @@ def sft_columns(
     return rows, kept
 
 
-def refuse_no_rows(rows: Sequence[object], name: str, losses: DataLosses) -> None:
-    """Raise DataError when tokenising left no row to train on."""
+def refuse_no_rows(
+    rows: Sequence[object], name: str, losses: DataLosses, advice: str = "raise --max_length"
+) -> None:
+    """Raise DataError when tokenising left no row."""
     if not rows:
-        raise DataError(f"{name}: no usable row: {losses.summary()}; raise --max_length")
+        raise DataError(f"{name}: no usable row: {losses.summary()}; {advice}")
 
 
 def pair_ids(pair: Pair, renderer: Renderer) -> tuple[list[int], list[int], list[int]]:
@@ -151,6 +161,17 @@ def demo_ids(demo: Demo, renderer: Renderer) -> tuple[list[int], list[int]]:
     prompt = renderer.prompt_ids(demo.prompt)
     completion = renderer.completion_ids(demo.completion, demo.ended)
     return prompt + completion, [0] * len(prompt) + [1] * len(completion)
+
+
+def rendered(
+    render: Callable[[_Row, Renderer], _Ids], row: _Row, renderer: Renderer, losses: DataLosses
+) -> _Ids | None:
+    """The ids of a row; None (dropped and counted) when its turns cannot be rendered."""
+    try:
+        return render(row, renderer)
+    except DataError as error:
+        losses.drop(str(error).removeprefix(f"{row.place}: ").partition("; ")[0], row.place)
+    return None
 
 
 def _same_tokens(

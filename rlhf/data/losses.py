@@ -5,37 +5,46 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from rlhf.errors import GateError
+from rlhf.errors import GateError, printable
 
 _NUM_EXAMPLES = 3
+_MAX_REASONS = 12  # in one line: rows may each be wrong in a way of their own
+MAX_PLACES = 10_000
+"""So many places are listed for each reason; the counts go on beyond it."""
 
 
 @dataclass(slots=True)
 class DataLosses:
-    """Rows dropped or cut, by reason, with a few examples of where each happened.
+    """Rows dropped or cut, by reason, with the places where each happened.
 
-    `noted` counts what a reader should know of but what is no loss (tied votes, say).
+    `noted` counts what a reader should know of but what is no loss (tied votes, say). `places`
+    lists up to `max_places` for each reason, in the order of the rows.
     """
 
     num_rows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     cut: Counter[str] = field(default_factory=Counter)
     noted: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
+    places: dict[str, list[str]] = field(default_factory=dict)
+    max_places: int = MAX_PLACES
 
     def drop(self, reason: str, place: str) -> None:
-        """Count a row that no trainer will see."""
+        """Count a row that no trainer will see. A reason may quote the row: it is made printable."""
+        reason = printable(reason)
         self.dropped[reason] += 1
         self._remember(reason, place)
 
     def shorten(self, reason: str, place: str) -> None:
         """Count a row of which the trainer sees only a part."""
+        reason = printable(reason)
         self.cut[reason] += 1
         self._remember(reason, place)
 
-    def note(self, what: str, count: int = 1) -> None:
+    def note(self, what: str, count: int = 1, place: str | None = None) -> None:
         """Count something worth knowing that loses nothing."""
         self.noted[what] += count
+        if place is not None:
+            self._remember(what, place)
 
     @property
     def num_lost(self) -> int:
@@ -52,8 +61,20 @@ class DataLosses:
         parts = [f"{count} dropped: {reason}" for reason, count in self.dropped.most_common()]
         parts += [f"{count} cut: {reason}" for reason, count in self.cut.most_common()]
         parts += [f"{count} noted: {what}" for what, count in self.noted.most_common()]
+        parts = _first(parts)
         head = f"{self.num_lost} of {self.num_rows} rows lost ({self.share:.1%})"
         return ": ".join([head, "; ".join(parts)]) if parts else head
+
+    @property
+    def examples(self) -> dict[str, list[str]]:
+        """The first few places of each reason, as a log or a manifest shows them."""
+        return {reason: places[:_NUM_EXAMPLES] for reason, places in self.places.items()}
+
+    def first_places(self) -> str:
+        """`d.jsonl:3: empty prompt; d.jsonl:9: ...`: where each reason to lose came up first."""
+        lost = {*self.dropped, *self.cut}
+        found = [f"{at[0]}: {why}" for why, at in self.places.items() if why in lost]
+        return "; ".join(_first(found))
 
     def as_dict(self) -> dict[str, Any]:
         """The counts for a manifest."""
@@ -70,13 +91,20 @@ class DataLosses:
         """Raise GateError (exit 5) when more than the share `max_loss` of the rows is lost."""
         if self.share <= max_loss:
             return
-        places = "; ".join(f"{reason} at {where[0]}" for reason, where in self.examples.items())
+        enough = ceil(self.share * 1000) / 1000
         raise GateError(
-            f"{self.summary()}; first: {places}; mend the data, raise --max_length, or accept "
-            f"it with --max_loss {ceil(self.share * 1000) / 1000:g} (now {max_loss:g})"
+            f"{self.summary()}; first: {self.first_places()}; rlhf doctor shows all of them: mend "
+            f"the data (rlhf clean), raise --max_length, or accept it with --max_loss {enough:g} "
+            f"(now {max_loss:g})"
         )
 
     def _remember(self, reason: str, place: str) -> None:
-        known = self.examples.setdefault(reason, [])
-        if len(known) < _NUM_EXAMPLES:
+        known = self.places.setdefault(reason, [])
+        if len(known) < self.max_places:
             known.append(place)
+
+
+def _first(parts: list[str]) -> list[str]:
+    """The first of the reasons, and how many more there are."""
+    num_more = len(parts) - _MAX_REASONS
+    return parts if num_more <= 0 else [*parts[:_MAX_REASONS], f"and {num_more} more reasons"]

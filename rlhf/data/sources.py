@@ -3,10 +3,10 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlhf.config import nearest_hint
 from rlhf.data.losses import DataLosses
@@ -15,12 +15,15 @@ from rlhf.feedback.files import read_rows
 from rlhf.manifest import MANIFEST_NAME, file_sha256
 from rlhf.records import content_hash
 
+if TYPE_CHECKING:  # the store and its database are read only where labels are asked for
+    from rlhf.data.feedback_pairs import Labelling
+
 FILE_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 FEEDBACK_PREFIX = "feedback:"
 
 # What our own stages leave beside the rows they write, by its whole name or its end.
 _OWN_NAMES = {MANIFEST_NAME, "reads.json", "run.json", "log.json", "summary.json"}
-_OWN_SUFFIX = ".manifest.json"
+_OWN_SUFFIX = (".manifest.json", ".changes.jsonl")
 _SPLIT_WORDS = ("train", "test", "validation", "valid", "val", "dev", "eval", "heldout")
 
 Row = dict[str, Any]
@@ -50,22 +53,27 @@ class LoadedDataset:
 
 
 def load_rows(
-    dataset_name: str, *, split: str = "train", dataset_config: str | None = None
+    dataset_name: str,
+    *,
+    split: str = "train",
+    dataset_config: str | None = None,
+    labelling: "Labelling | None" = None,
 ) -> LoadedDataset:
     """The rows of a data set, with their hash and provenance.
 
     `dataset_name` is a file (.jsonl, .jsonl.gz, .json, .parquet), a folder of such files (those
     with `split` as a word of their name, or all when none names a split) or of a saved data
     set, a hub id, or `feedback:STORE#CAMPAIGN`. A file of judgements gives the pairs that they
-    decide, as their store would. ConfigError when it does not exist, DataError (with file and
-    line) when it cannot be read or holds no rows.
+    decide, as their store would; `labelling` says how (None: by votes, ties dropped).
+    ConfigError when it does not exist, DataError (with file and line) when it cannot be read or
+    holds no rows.
     """
     if dataset_name.startswith(FEEDBACK_PREFIX):
-        loaded = _from_feedback(dataset_name)
+        loaded = _from_feedback(dataset_name, labelling)
     elif Path(dataset_name).is_dir():
-        loaded = _from_folder(Path(dataset_name), split)
+        loaded = _from_folder(Path(dataset_name), split, labelling)
     elif Path(dataset_name).exists() or dataset_name.endswith(FILE_SUFFIXES):
-        loaded = _from_files(dataset_name, [Path(dataset_name)])
+        loaded = _from_files(dataset_name, [Path(dataset_name)], labelling)
     else:
         loaded = _from_hub(dataset_name, dataset_config, split)
     if not loaded.rows:
@@ -75,7 +83,46 @@ def load_rows(
     return loaded
 
 
-def _from_files(name: str, paths: Sequence[Path]) -> LoadedDataset:
+def refuse_overwriting(sources: Iterable[str | None], *written: Path) -> None:
+    """ConfigError when a file to write is a folder, is read, lies among what is read, or is
+    named twice. `sources` are data sets as `load_rows` takes them, and files.
+    """
+    for path in written:
+        if path.is_dir():
+            raise ConfigError(f"{path}: a folder; give the file to write")
+    if len({path.resolve() for path in written}) < len(written):
+        names = ", ".join(str(path) for path in written)
+        raise ConfigError(f"{names}: two of these are one file; give each its own")
+    for name in sources:
+        source = None if name is None else _source_path(name)
+        if source is None:
+            continue
+        for path in written:
+            if path.resolve() == source:
+                raise ConfigError(f"{path}: that is the input, never overwritten; choose another")
+            if source.is_dir() and source in path.resolve().parents:
+                raise ConfigError(
+                    f"{path}: lies in the input folder {name}, where it would be read as data "
+                    "the next time; choose another"
+                )
+
+
+def _source_path(name: str) -> Path | None:
+    """The file or folder here that a data set's name means; None for the hub and a server."""
+    if name.startswith(FEEDBACK_PREFIX):
+        location = name.removeprefix(FEEDBACK_PREFIX).rpartition("#")[0]
+        kind, is_url, place = location.partition("://")
+        if not is_url:
+            place = location
+        elif kind.startswith("sqlite"):
+            place = place.partition("?")[0].removeprefix("/")  # three slashes, then the path
+        else:
+            return None
+        return Path(place).resolve() if place else None
+    return Path(name).resolve() if name and Path(name).exists() else None
+
+
+def _from_files(name: str, paths: Sequence[Path], labelling: "Labelling | None") -> LoadedDataset:
     rows: list[Row] = []
     places: list[str] = []
     for path in paths:
@@ -92,7 +139,7 @@ def _from_files(name: str, paths: Sequence[Path]) -> LoadedDataset:
         sha256=sha256,
         provenance={"kind": "file", "files": hashes},
     )
-    return _labelled(loaded, paths) if _are_judgements(loaded, paths) else loaded
+    return _labelled(loaded, paths, labelling) if _are_judgements(loaded, paths) else loaded
 
 
 def _are_judgements(loaded: LoadedDataset, paths: Sequence[Path]) -> bool:
@@ -108,13 +155,17 @@ def _are_judgements(loaded: LoadedDataset, paths: Sequence[Path]) -> bool:
     return True
 
 
-def _labelled(loaded: LoadedDataset, paths: Sequence[Path]) -> LoadedDataset:
+def _labelled(
+    loaded: LoadedDataset, paths: Sequence[Path], labelling: "Labelling | None"
+) -> LoadedDataset:
     """The pairs that the judgements in these files decide, in place of the judgements."""
-    from rlhf.data.feedback_pairs import judgement_rows
+    from rlhf.data.feedback_pairs import Labelling, judgement_rows
 
     named = (row.get("campaign") for row in loaded.rows)
     campaigns = {campaign for campaign in named if isinstance(campaign, str) and campaign}
-    rows, provenance, losses = judgement_rows(paths, campaigns, loaded.name)
+    rows, provenance, losses = judgement_rows(
+        paths, campaigns, loaded.name, labelling or Labelling()
+    )
     return LoadedDataset(
         name=loaded.name,
         kind="judgements",
@@ -126,7 +177,7 @@ def _labelled(loaded: LoadedDataset, paths: Sequence[Path]) -> LoadedDataset:
     )
 
 
-def _from_folder(folder: Path, split: str) -> LoadedDataset:
+def _from_folder(folder: Path, split: str, labelling: "Labelling | None") -> LoadedDataset:
     if (folder / "dataset_info.json").exists() or (folder / "dataset_dict.json").exists():
         from datasets import load_from_disk
 
@@ -138,7 +189,7 @@ def _from_folder(folder: Path, split: str) -> LoadedDataset:
         raise DataError(
             f"{folder}: holds no data files ({known}) but {there}; give the folder that does"
         )
-    return _from_files(str(folder), _of_split(folder, paths, split))
+    return _from_files(str(folder), _of_split(folder, paths, split), labelling)
 
 
 def _holds_rows(path: Path) -> bool:
@@ -205,13 +256,13 @@ def _from_datasets(
     )
 
 
-def _from_feedback(name: str) -> LoadedDataset:
-    from rlhf.data.feedback_pairs import feedback_rows
+def _from_feedback(name: str, labelling: "Labelling | None") -> LoadedDataset:
+    from rlhf.data.feedback_pairs import Labelling, feedback_rows
 
     location, separator, campaign = name.removeprefix(FEEDBACK_PREFIX).rpartition("#")
     if not separator or not location or not campaign:
         raise ConfigError(f"{name}: expected feedback:STORE#CAMPAIGN, with a path or URL as STORE")
-    rows, provenance, losses = feedback_rows(location, campaign)
+    rows, provenance, losses = feedback_rows(location, campaign, labelling or Labelling())
     return LoadedDataset(
         name=name,
         kind="feedback",

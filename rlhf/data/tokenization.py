@@ -8,41 +8,69 @@ what it samples, and a reward model sees the same last token for both.
 from collections.abc import Sequence
 from typing import Any, cast
 
-from rlhf.errors import ConfigError
+from jinja2 import TemplateError
+
+from rlhf.errors import ConfigError, DataError
+from rlhf.feedback.transcripts import assistant_opening, transcript_text
 from rlhf.records import Message, PromptContent
 
 _PROBE = "\u2603probe\u2603"  # stands for a completion when the template is asked what follows one
 
 
-class Renderer:
-    """Turns prompts and completions into token ids for one tokenizer."""
+RENDERINGS = ("chat", "plain")
+"""How messages become text: by the tokenizer's chat template, or as a plain transcript."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        """ConfigError when the tokenizer has no token that could end a completion."""
+
+class Renderer:
+    """Turns prompts and completions into token ids for one tokenizer.
+
+    `rendering` "chat" renders messages by the tokenizer's chat template; "plain" as a
+    transcript ("\\n\\nHuman: ...\\n\\nAssistant: ..."), which needs none and ends in eos.
+    """
+
+    def __init__(self, tokenizer: Any, rendering: str = RENDERINGS[0]) -> None:
+        """ConfigError for another rendering, or when no token could end a completion."""
+        if rendering not in RENDERINGS:
+            raise ConfigError(f"--rendering {rendering}: must be {' or '.join(RENDERINGS)}")
         self.tokenizer = tokenizer
-        self.turn_end_id: int = _turn_end_id(tokenizer)
+        self.rendering = rendering
+        self.turn_end_id: int = _turn_end_id(tokenizer, rendering)
 
     def prompt_ids(self, prompt: PromptContent) -> list[int]:
         """The ids up to where a completion starts; ConfigError for messages without a template.
 
-        Plain text is tokenised as it stands. Messages pass through the chat template with its
-        generation prompt; when the last turn is the assistant's, it is continued instead.
+        Plain text is tokenised as it stands. Messages are rendered up to where the assistant
+        begins to speak; when the last turn is the assistant's, it is continued instead.
+        DataError for a role that a plain transcript does not know, for turns that the template
+        refuses, and for no turn at all.
         """
         if isinstance(prompt, str):
             return self._plain_ids(prompt)
+        continued = bool(prompt) and prompt[-1]["role"] == "assistant"
+        if self.rendering == "plain":
+            opening = "" if continued else assistant_opening()
+            return self._plain_ids(transcript_text(prompt) + opening)
         if not self.tokenizer.chat_template:
             raise ConfigError(
                 "the tokenizer has no chat template, so it cannot render messages; give "
-                "--chat_template_file FILE.jinja, a chat model, or a plain-text data set"
+                "--chat_template_file FILE.jinja or --rendering plain, a chat model, or a "
+                "plain-text data set"
             )
-        continued = prompt[-1]["role"] == "assistant"
-        ids = self.tokenizer.apply_chat_template(
-            prompt,
-            tokenize=True,
-            return_dict=False,
-            add_generation_prompt=not continued,
-            continue_final_message=continued,
-        )
+        if not prompt:
+            raise DataError("a prompt without turns: nothing is asked; mend or remove that row")
+        try:
+            ids = self.tokenizer.apply_chat_template(
+                prompt,
+                tokenize=True,
+                return_dict=False,
+                add_generation_prompt=not continued,
+                continue_final_message=continued,
+            )
+        except TemplateError as error:
+            reason = " ".join(str(error).split())[:80].replace(";", ",")
+            raise DataError(
+                f"refused by the chat template ({reason}); mend the turns or remove that row"
+            ) from None
         return cast(list[int], list(ids))
 
     def completion_ids(self, text: str, ended: bool | None = True) -> list[int]:
@@ -95,8 +123,13 @@ def _eos_text(renderer: Renderer) -> str:
     return str(renderer.tokenizer.eos_token)
 
 
-def _turn_end_id(tokenizer: Any) -> int:
-    """The special token that the chat template puts after an assistant's turn, else eos."""
+def _turn_end_id(tokenizer: Any, rendering: str) -> int:
+    """The special token that the chat template puts after an assistant's turn, else eos.
+
+    A plain transcript ends in eos, where there is one.
+    """
+    if rendering == "plain" and tokenizer.eos_token_id is not None:
+        return int(tokenizer.eos_token_id)
     specials = set(tokenizer.all_special_ids) | {
         token_id
         for token_id, token in tokenizer.added_tokens_decoder.items()

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from rlhf.config import nearest_hint
 from rlhf.data.progress import progress
 from rlhf.errors import ConfigError
 from rlhf.evaluation.drift import num_words
+from rlhf.evaluation.gate.binding import reward_sha256
 from rlhf.evaluation.policies import fingerprint, named_locations
 from rlhf.models.registry import made_from_simulated, resolve_model
 from rlhf.records import PromptContent
@@ -139,11 +141,16 @@ def reward_judge(name: str, location: str, *, batch_size: int, dtype: str) -> Ju
         simulated=made_from_simulated(folder),
         caveat="a reward model: a policy tuned to it, or on the ratings that trained it, wins "
         "more by it than it deserves",
-        fingerprint=f"{fingerprint(folder)}/{dtype}",
+        fingerprint=f"{fingerprint(folder)}/{_reward_fingerprint(folder)}/{dtype}",
         score=score,
         location=folder,
         release=loaded.clear,
     )
+
+
+def _reward_fingerprint(folder: str) -> str:
+    """Members, heads and their weights: what a reward model's folder holds beside one adapter."""
+    return reward_sha256(Path(folder)) if Path(folder).is_dir() else ""
 
 
 def main_judge(judges: Sequence[Judge]) -> Judge | None:

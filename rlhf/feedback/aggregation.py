@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 from rlhf.feedback.evidence import Evidence
+from rlhf.feedback.rated_pairs import RatedPairs, rated_pairs
 from rlhf.feedback.rules import is_taken_back
 from rlhf.feedback.soft_labels import (
     LabelMethod,
@@ -16,7 +17,7 @@ from rlhf.feedback.soft_labels import (
     smoothed_share,
 )
 from rlhf.feedback.votes import PairKey, Vote, votes_of
-from rlhf.records import Comparison, Demonstration, Judgement, LabelledPair
+from rlhf.records import Comparison, Demonstration, Judgement, LabelledPair, PairVote
 
 __all__ = [
     "AggregationReport",
@@ -86,10 +87,23 @@ def aggregate(
 
 
 def aggregate_evidence(
-    evidence: Evidence, *, method: LabelMethod = "votes"
+    evidence: Evidence,
+    *,
+    method: LabelMethod = "votes",
+    keep_ties: bool = False,
+    with_ratings: bool = False,
 ) -> tuple[list[LabelledPair], AggregationReport]:
-    """The labelled pairs of a campaign's evidence (see `aggregate`)."""
-    report = _counted(evidence)
+    """The labelled pairs of a campaign's evidence (see `aggregate`).
+
+    With `keep_ties` pairs with equal votes are made too, at p_chosen 0.5 and margin 0 (and
+    counted as they are without). With `with_ratings` pairs get p_chosen by each criterion that
+    was rated, and ratings alone make pairs, labelled by their leading criterion (see
+    `rated_pairs` for what `method` means there).
+    """
+    rated = RatedPairs(p_second={}, votes={})
+    if with_ratings:
+        rated = rated_pairs(evidence, method=method)
+    report = _counted(evidence, with_ratings)
     labels = labels_of(evidence, method=method)
     decided = evidence.deciding
     votes: dict[PairKey, list[Vote]] = defaultdict(list)
@@ -98,14 +112,16 @@ def aggregate_evidence(
             votes[vote.key].append(vote)
     for key, vote in adjudicated_votes(evidence).items():
         votes[key] = [vote]
+    p_second = {key: rated.overall(key) for key in rated.votes} | labels.p_second
+    votes = rated.votes | votes
     by_item: dict[str, list[PairKey]] = defaultdict(list)
     for key in sorted(votes):
         by_item[key[0]].append(key)
     pairs = []
     for comparison in evidence.comparisons:
         for key in by_item.get(comparison.item, []):
-            p_second = labels.p_second[key]
-            pairs += _labelled(comparison, votes[key], p_second, evidence, report)
+            made = _labelled(comparison, votes[key], p_second[key], evidence, report, keep_ties)
+            pairs += [_with_criteria(pair, comparison, key, rated) for pair in made]
     return pairs, report
 
 
@@ -123,7 +139,7 @@ def demonstrations(
             yield Demonstration(prompt=prompt, completion=judgement.rewrite), judgement
 
 
-def _counted(evidence: Evidence) -> AggregationReport:
+def _counted(evidence: Evidence, with_ratings: bool) -> AggregationReport:
     """What was said, counted by what becomes of it, before any pair is made."""
     report = AggregationReport()
     deciding = {one.id for one in evidence.deciding.values()}
@@ -137,7 +153,7 @@ def _counted(evidence: Evidence) -> AggregationReport:
             report.num_skipped += 1
         elif judgement.purpose not in ("rate", "adjudication"):
             report.num_checks += 1
-        elif not votes_of(judgement):
+        elif not votes_of(judgement) and not (with_ratings and judgement.ratings):
             report.num_without_preference += 1
         elif judgement.purpose == "rate":
             report.num_excluded += evidence.weight(judgement.annotator) <= 0
@@ -154,6 +170,7 @@ def _labelled(
     p_second: float,
     evidence: Evidence,
     report: AggregationReport,
+    keep_ties: bool,
 ) -> list[LabelledPair]:
     """The pair that votes on the same two completions make: a list of one, or of none."""
     if votes[0].second >= len(comparison.completions):
@@ -163,11 +180,13 @@ def _labelled(
     if first.text == second.text:
         report.num_identical += 1
         return []
-    if abs(p_second - 0.5) < _EQUAL:
-        report.num_equal_votes += 1
+    tied = abs(p_second - 0.5) < _EQUAL
+    report.num_equal_votes += tied
+    if tied and not keep_ties:
         return []
-    report.num_pairs += 1
-    chosen, rejected = (second, first) if p_second > 0.5 else (first, second)
+    report.num_pairs += not tied
+    towards = 1 if p_second > 0.5 and not tied else -1
+    chosen, rejected = (second, first) if towards > 0 else (first, second)
     several = len(comparison.completions) > 2
     suffix = f"#{votes[0].first}-{votes[0].second}" if several else ""
     return [
@@ -176,12 +195,65 @@ def _labelled(
             prompt=comparison.prompt,
             chosen=chosen,
             rejected=rejected,
-            p_chosen=max(p_second, 1 - p_second),
-            margin=max(0.0, (1 if p_second > 0.5 else -1) * _mean_strength(votes, evidence)),
+            p_chosen=0.5 if tied else max(p_second, 1 - p_second),
+            margin=0.0 if tied else max(0.0, towards * _mean_strength(votes, evidence)),
             simulated=any(vote.judgement.simulated for vote in votes),
             judgement_ids=tuple(vote.judgement.id for vote in votes),
+            weight=_mean_weight(votes, evidence),
+            group=comparison.prompt.id if several else None,
+            votes=tuple(_said(vote, towards) for vote in votes),
+            chosen_shown_first=_shown_first(votes, towards),
         )
     ]
+
+
+def _with_criteria(
+    pair: LabelledPair, comparison: Comparison, key: PairKey, rated: RatedPairs
+) -> LabelledPair:
+    """The pair with p_chosen by each criterion that was rated, if any was."""
+    by_criterion = rated.p_second.get(key)
+    if not by_criterion:
+        return pair
+    is_second = pair.chosen.text == comparison.completions[key[2]].text
+    p_chosen = {name: p if is_second else 1 - p for name, p in by_criterion.items()}
+    return replace(pair, criteria=p_chosen)
+
+
+def _said(vote: Vote, towards: int) -> PairVote:
+    """A vote as a word on the pair, `towards` being the sign of votes for chosen."""
+    side = vote.sign * towards
+    prefers: Literal["chosen", "rejected", "tie"] = (
+        "chosen" if side > 0 else "rejected" if side < 0 else "tie"
+    )
+    judgement = vote.judgement
+    return PairVote(
+        id=judgement.id,
+        annotator=judgement.annotator,
+        prefers=prefers,
+        strength=float(abs(vote.strength)),
+    )
+
+
+def _shown_first(votes: Sequence[Vote], towards: int) -> float | None:
+    """The share of votes at which chosen stood before rejected on the screen; None: unknown."""
+    first = []
+    for vote in votes:
+        order = vote.judgement.shown_order
+        if vote.first in order and vote.second in order:
+            second_leads = order.index(vote.second) < order.index(vote.first)
+            first.append(second_leads == (towards > 0))
+    return sum(first) / len(first) if first else None
+
+
+def _mean_weight(votes: Sequence[Vote], evidence: Evidence) -> float:
+    """The mean weight of the raters behind a pair; an adjudicator's word counts whole."""
+    scale = [
+        1.0
+        if vote.judgement.purpose == "adjudication"
+        else evidence.weight(vote.judgement.annotator)
+        for vote in votes
+    ]
+    return sum(scale) / len(scale)
 
 
 def _mean_strength(votes: Sequence[Vote], evidence: Evidence) -> float:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -164,6 +165,6 @@ def _no_number(word: str) -> NoReturn:
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
-        twice = next(key for key in mapping if [name for name, _ in pairs].count(key) > 1)
+        twice = next(key for key, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise ValueError(f"key {twice!a} stands twice")
     return mapping

@@ -1,6 +1,8 @@
 """LoRA adapters on disk: which base one belongs to, and putting it onto that base."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +80,32 @@ def attach_adapter(model: Any, folder: Path, *, is_trainable: bool = False) -> A
     Raises DataError when the weights are damaged or belong to another base.
     """
     from peft import PeftModel
-    from safetensors import SafetensorError
 
     require_adapter_weights(folder)
     if isinstance(model, PeftModel):
         model = model.merge_and_unload()
-    try:
+    with _misfits_named(folder):
         return PeftModel.from_pretrained(model, str(folder), is_trainable=is_trainable)
+
+
+def load_another(model: Any, folder: Path, name: str) -> None:
+    """Read the adapter in `folder` into `model` (a PeftModel) as `name`, beside those it has.
+
+    It is neither made active nor trainable. Errors as `attach_adapter`.
+    """
+    require_adapter_weights(folder)
+    device = str(next(model.parameters()).device)
+    with _misfits_named(folder):
+        model.load_adapter(str(folder), name, torch_device=device)
+
+
+@contextmanager
+def _misfits_named(folder: Path) -> Iterator[None]:
+    """Turn what PEFT raises for damaged or foreign weights into one line that names them."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
     except SafetensorError as error:
         raise DataError(f"{folder}: damaged adapter ({error}); run the stage again") from None
     except (RuntimeError, ValueError) as error:

@@ -35,6 +35,7 @@ def generate(
     seed: int = 0,
     batch_size: int = 32,
     num_completions: int = 1,
+    rendering: str = "chat",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[list[Generated]]:
     """`num_completions` completions for each prompt, in the order of the prompts.
@@ -42,11 +43,12 @@ def generate(
     They come from the policy's own distribution at `temperature` (0 is greedy): no top-k, no
     top-p, no penalty, whatever the model's generation config says. `batch_size` counts
     sequences decoded together. Equal seed, prompts and batch size give equal completions on
-    one machine. `on_progress(done, total)` counts sequences. Raises DataError (naming the row)
-    for a prompt that leaves no room in the context, ConfigError for impossible settings.
+    one machine. `rendering` is Renderer's. `on_progress(done, total)` counts sequences. Raises
+    DataError (naming the row) for a prompt that leaves no room in the context, ConfigError for
+    impossible settings.
     """
     _check_settings(max_new_tokens, temperature, batch_size, num_completions)
-    renderer = Renderer(tokenizer)
+    renderer = Renderer(tokenizer, rendering)
     prompt_ids = [renderer.prompt_ids(prompt) for prompt in prompts]
     _check_lengths(prompt_ids, model, max_new_tokens)
     sampler = _Sampler(model, tokenizer, renderer, max_new_tokens, temperature)

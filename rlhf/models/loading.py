@@ -11,14 +11,20 @@ from rlhf.models.adapters import (
     adapter_chain,
     attach_adapter,
     is_adapter,
+    load_another,
     read_adapter_config,
-    require_adapter_weights,
 )
 from rlhf.models.registry import resolve_model
+from rlhf.models.reward_checks import (
+    require_base,
+    require_heads,
+    require_tokenizer,
+    require_whole_head,
+)
+from rlhf.models.reward_spec import HEAD_NAME, RewardSpec
 from rlhf.models.tokenizer import ensure_own_pad_token
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
-HEAD_NAME = "score"
 
 
 def best_device() -> str:
@@ -114,28 +120,35 @@ def load_reward_model(
     attn_implementation: str | None = None,
     device: str = "auto",
 ) -> Any:
-    """A sequence classifier with one output and its trained head, in eval mode.
+    """A sequence classifier with its trained head, in eval mode; an ensemble carries its members.
 
-    `folder` holds a whole model, or an adapter whose base is found as for policies. The head
-    is fp32 whatever `dtype` is: in bf16 close scores become equal. Raises DataError when the
-    head was never trained (none is stored).
+    `folder` holds a whole model, or adapters whose base is found as for policies, and the
+    RewardSpec that says how many outputs and members there are. The heads are fp32 whatever
+    `dtype` is: in bf16 close scores become equal. Raises DataError when a head was never
+    trained (none is stored), or when base, tokenizer or members are not those of the spec.
     """
     from transformers import AutoModelForSequenceClassification
 
     location = resolve_model(folder)
+    spec = RewardSpec.read(location)
     base, adapters = adapter_chain(location)
     if adapters:
-        _require_head(adapters[-1])
+        require_heads(adapters[-1], spec)
+        require_base(adapters[-1], base, spec)
+    else:
+        require_whole_head(Path(location), spec)
+    tokenizer = load_tokenizer(folder)
+    require_tokenizer(Path(location), tokenizer, spec)
     options = _load_options(dtype, None, quantization_config, attn_implementation, device)
     with _errors_named(base), quiet_transformers():
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            base, num_labels=1, output_loading_info=True, **options
+        model = AutoModelForSequenceClassification.from_pretrained(
+            base, num_labels=len(spec.heads), **options
         )
-    if not adapters and any(key.startswith(f"{HEAD_NAME}.") for key in loading["missing_keys"]):
-        raise DataError(f"{folder}: a language model without a reward head; run rlhf reward first")
-    prepare_for_tokenizer(model, load_tokenizer(folder))
+    prepare_for_tokenizer(model, tokenizer)
     for adapter in adapters:
         model = attach_adapter(model, adapter)
+    for member in spec.members[1:]:
+        load_another(model, spec.member_folder(Path(location), member), member)
     reward_head(model).float()
     return _placed(model, device, quantization_config).eval()
 
@@ -223,25 +236,6 @@ def _refuse_classifier(model: Any, base: str) -> None:
     architectures = model.config.architectures or []
     if any("SequenceClassification" in name for name in architectures):
         raise DataError(f"{base}: a reward model; it scores completions and cannot write them")
-
-
-def _require_head(adapter: Path) -> None:
-    """The adapter's file must hold a trained head: PEFT would leave a random one in silence."""
-    weights = require_adapter_weights(adapter)
-    if weights.suffix != ".safetensors":
-        return
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(weights, framework="pt") as tensors:
-            names = list(tensors.keys())
-    except SafetensorError as error:
-        raise DataError(f"{weights}: damaged ({error}); run the stage again") from None
-    if not any(name.endswith(f"{HEAD_NAME}.weight") for name in names):
-        raise DataError(
-            f"{adapter}: its adapter holds no reward head ({HEAD_NAME}.weight), so its scores "
-            f"would be random; train it by rlhf reward, or with modules_to_save: [{HEAD_NAME}]"
-        )
 
 
 @contextmanager

@@ -16,70 +16,150 @@ from rlhf.models.loading import (
     load_tokenizer,
     reward_head,
 )
+from rlhf.models.registry import resolve_model
+from rlhf.models.reward_calls import (
+    TrlCompletion,
+    ended_flags,
+    refuse_lone_text,
+    split_turns,
+)
+from rlhf.models.reward_ensemble import active_member, members_of
+from rlhf.models.reward_spec import RewardSpec
+from rlhf.models.scores import Scores
 from rlhf.records import PromptContent
 
 
 class RewardModel:
     """A reward model ready to score: one raw scalar for each completion.
 
-    The score is the fp32 head's value at the transcript's last token. It depends neither on
-    the padding nor on what else is in the batch. `num_cut` counts transcripts that were longer
-    than the model's context and lost their beginning.
+    The score is the mean over the members of an ensemble of the weighted heads' values at the
+    transcript's last token. It depends neither on the padding nor on what else is in the batch,
+    to 1e-5 in fp32 (4e-6 at most, measured as below). In bf16 the backbone rounds differently in
+    batches of other shapes: of 64 HH-helpful transcripts, scored by an adapter on
+    smollm2-135m-instruct-q4 on a CPU, alone and in batches of 16, scores differed by 0.015 on
+    average and 0.062 at most, where their standard deviation was 0.57. `num_cut` counts
+    transcripts that were longer than the model's context and lost their beginning.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, spec: RewardSpec | None = None) -> None:
+        """`spec` names heads, members and rendering; without it one head, chat, the members that
+        the model carries.
+        """
         self.model = model
         self.tokenizer = tokenizer
-        self.renderer = Renderer(tokenizer)
+        self.spec = spec or RewardSpec(members=members_of(model))
+        self.renderer = Renderer(tokenizer, self.spec.rendering)
         self.num_cut = 0
+        self.__name__ = "reward"  # TRL logs a reward function by its name
 
     @classmethod
     def load(
         cls, folder: str | Path, *, dtype: str = "float32", device: str = "auto"
     ) -> "RewardModel":
-        """The reward model that a stage left in `folder`; DataError when it has no head."""
+        """The reward model that a stage left in `folder`; DataError when it cannot be trusted:
+        a head or member missing, or a base or tokenizer that it was not trained with.
+        """
         model = load_reward_model(folder, dtype=dtype, device=device)
-        return cls(model, load_tokenizer(folder))
+        spec = RewardSpec.read(resolve_model(folder))
+        loaded = cls(model, load_tokenizer(folder), spec)
+        loaded.__name__ = Path(folder).name
+        return loaded
 
     def score(
         self,
         prompts: Sequence[PromptContent],
         completions: Sequence[str],
         ended: Sequence[bool | None] | None = None,
-        *,
-        batch_size: int = 16,
-        on_progress: Callable[[int, int], None] | None = None,
+        **options: Any,
     ) -> Tensor:
         """Scores [B], float32 on the CPU, of each completion to its prompt.
 
         `ended` says of each whether it stopped by itself; one that the limit cut gets no end
-        token. `on_progress(done, total)` counts transcripts.
+        token. `options`: those of `all_scores_ids`.
         """
+        return self.all_scores(prompts, completions, ended, **options).mean
+
+    def score_ids(self, rows: Sequence[Sequence[int]], **options: Any) -> Tensor:
+        """Scores [B] of token ids: prompt and completion in one row."""
+        return self.all_scores_ids(rows, **options).mean
+
+    def member_scores(
+        self,
+        prompts: Sequence[PromptContent],
+        completions: Sequence[str],
+        ended: Sequence[bool | None] | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Each member's scores [K, B]; arguments as `score`."""
+        return self.all_scores(prompts, completions, ended, **options).members
+
+    def head_scores(
+        self,
+        prompts: Sequence[PromptContent],
+        completions: Sequence[str],
+        ended: Sequence[bool | None] | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Each head's values [B, H], in the order of `spec.heads`; arguments as `score`."""
+        return self.all_scores(prompts, completions, ended, **options).heads
+
+    def __call__(
+        self,
+        prompts: Sequence[PromptContent],
+        completions: Sequence[TrlCompletion],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        **columns: Any,
+    ) -> list[float]:
+        """The scores as a TRL reward function gives them: `reward_funcs=RewardModel.load(DIR)`.
+
+        Completions are text or messages. A completion is scored without an end token where the
+        column `ended` says so, or where `completion_ids` (of the same tokenizer) lack one.
+        """
+        asked, texts = split_turns(prompts, completions)
+        end_ids = {self.renderer.turn_end_id, self.tokenizer.eos_token_id}
+        ended = ended_flags(texts, completion_ids, columns, self.tokenizer, end_ids)
+        scores: list[float] = self.score(asked, texts, ended).tolist()
+        return scores
+
+    def all_scores(
+        self,
+        prompts: Sequence[PromptContent],
+        completions: Sequence[str],
+        ended: Sequence[bool | None] | None = None,
+        **options: Any,
+    ) -> Scores:
+        """Every member's every head in one pass; arguments as `score`."""
+        refuse_lone_text(prompts=prompts, completions=completions)
         flags = [True] * len(prompts) if ended is None else list(ended)
         rows = [
             self.renderer.transcript_ids(prompt, completion, flag)
             for prompt, completion, flag in zip(prompts, completions, flags, strict=True)
         ]
-        return self.score_ids(rows, batch_size=batch_size, on_progress=on_progress)
+        return self.all_scores_ids(rows, **options)
 
     @torch.inference_mode()
-    def score_ids(
+    def all_scores_ids(
         self,
         rows: Sequence[Sequence[int]],
         *,
         batch_size: int = 16,
+        num_padding: int = 0,
         on_progress: Callable[[int, int], None] | None = None,
-    ) -> Tensor:
-        """Scores [B], float32 on the CPU, of token ids: prompt and completion in one row."""
+    ) -> Scores:
+        """Every member's every head for token ids: prompt and completion in one row.
+
+        `batch_size` and `on_progress(done, total)` count transcripts. `num_padding` pads every
+        batch by so many tokens more than it needs, which must change nothing.
+        """
         rows = self._within_context(rows)
-        scores = torch.empty(len(rows), dtype=torch.float32)
+        raw = torch.empty(len(self.spec.members), len(rows), len(self.spec.heads))  # [K, B, H]
         done = 0
         for batch in _batches_by_length(rows, batch_size):
-            scores[batch] = self._score_batch([rows[index] for index in batch])
+            raw[:, batch] = self._score_batch([rows[index] for index in batch], num_padding)
             done += len(batch)
             if on_progress is not None:
                 on_progress(done, len(rows))
-        return scores
+        return Scores(raw, list(self.spec.heads.values()))
 
     def _within_context(self, rows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
         context = context_length(self.model)
@@ -88,14 +168,21 @@ class RewardModel:
         self.num_cut += sum(len(row) > context for row in rows)
         return [row[-context:] for row in rows]
 
-    def _score_batch(self, rows: list[Sequence[int]]) -> Tensor:
-        """Pool by the rows' own lengths: a pad token inside a completion does no harm."""
+    def _score_batch(self, rows: list[Sequence[int]], num_padding: int) -> Tensor:
+        """[K, B, H], pooled by the rows' own lengths: a pad token in a completion does no harm."""
         device = self.model.device
-        ids, mask = right_padded(rows, self.tokenizer.pad_token_id, device)  # [B, L]
+        ids, mask = right_padded(rows, self.tokenizer.pad_token_id, device, num_padding)  # [B, L]
         last = torch.tensor([len(row) - 1 for row in rows], device=device)  # [B]
-        hidden = backbone_of(self.model)(input_ids=ids, attention_mask=mask, use_cache=False)
-        pooled = hidden.last_hidden_state[torch.arange(len(rows), device=device), last]  # [B, H]
-        return reward_head(self.model)(pooled.float())[:, 0].float().cpu()  # [B]
+        index = torch.arange(len(rows), device=device)
+        values = []
+        for member in self.spec.members:
+            with active_member(self.model, member):
+                output = backbone_of(self.model)(
+                    input_ids=ids, attention_mask=mask, use_cache=False
+                )
+                pooled = output.last_hidden_state[index, last]  # [B, hidden]
+                values.append(reward_head(self.model)(pooled.float()).float().cpu())  # [B, H]
+        return torch.stack(values)
 
 
 @torch.inference_mode()
@@ -161,9 +248,14 @@ def token_logps(logits: Tensor, token_ids: Tensor) -> Tensor:
     return chosen - logits.logsumexp(dim=1)
 
 
-def right_padded(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[Tensor, Tensor]:
-    """Ids [B, L] and mask [B, L] (1 on real tokens), the padding after the tokens."""
-    length = max(len(row) for row in rows)
+def right_padded(
+    rows: Sequence[Sequence[int]], pad_id: int, device: Any, num_more: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Ids [B, L] and mask [B, L] (1 on real tokens), the padding after the tokens.
+
+    L is the longest row's length and `num_more`.
+    """
+    length = max(len(row) for row in rows) + num_more
     ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
     mask = torch.zeros((len(rows), length), dtype=torch.long)
     for index, row in enumerate(rows):

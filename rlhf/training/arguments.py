@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import asdict, dataclass, field
+from math import isfinite, nan
 from typing import Any, Literal
 
 from rlhf.config import parse_config
@@ -53,9 +54,19 @@ class StageArguments:
         default=None,
         metadata={"help": "Jinja file that replaces the tokenizer's chat template."},
     )
-    use_margin: bool = field(
-        default=False,
-        metadata={"help": "Reward: take the margin column into the loss, as TRL does."},
+    label_method: Literal["votes", "dawid_skene", "crowd_bt", "auto"] = field(
+        default="votes",
+        metadata={
+            "help": "How judgements become labels: shares of votes, or a model of how reliable "
+            "each rater is; auto picks the model that the comparisons allow."
+        },
+    )
+    rendering: Literal["chat", "plain"] = field(
+        default="chat",
+        metadata={
+            "help": "Render messages by the chat template, or as plain text with the "
+            "roles written out."
+        },
     )
     share_prefixes: Literal["auto", "never"] = field(
         default="auto",
@@ -77,6 +88,65 @@ class StageArguments:
     )
 
 
+@dataclass
+class RewardArguments(StageArguments):
+    """What the reward stage takes beside what every stage takes."""
+
+    use_margin: bool = field(
+        default=False,
+        metadata={
+            "help": "Take the margin column into the loss: whichever side is better must lead by "
+            "that much. Of rows without p_chosen it is TRL's loss."
+        },
+    )
+    margin_scale: float = field(
+        default=1.0,
+        metadata={"help": "What the margin column is multiplied by, with --use_margin."},
+    )
+    labels: Literal["auto", "hard", "soft"] = field(
+        default="auto",
+        metadata={
+            "help": "Soft labels learn from p_chosen, hard ones take chosen as certain; "
+            "auto is soft where rows carry p_chosen."
+        },
+    )
+    ties: Literal["auto", "drop", "keep"] = field(
+        default="auto",
+        metadata={
+            "help": "Pairs with p_chosen 0.5; auto keeps them with soft labels and drops "
+            "them with hard ones."
+        },
+    )
+    criteria: str | None = field(
+        default=None,
+        metadata={
+            "help": "A head for each criterion with its weight in the score, such as "
+            "helpfulness=0.65,correctness=0.8; rows say p_chosen by it in their criteria column."
+        },
+    )
+    num_members: int = field(
+        default=1,
+        metadata={
+            "help": "Adapters and heads trained side by side on one base; their spread "
+            "says how unsure the score is. 1 is no ensemble."
+        },
+    )
+    member_bagging: bool = field(
+        default=False,
+        metadata={
+            "help": "Each member sees its own draw of the pairs (weights from Poisson(1)) "
+            "beside its own fresh weights."
+        },
+    )
+    early_stopping_patience: int = field(
+        default=0,
+        metadata={
+            "help": "Stop after so many evaluations without a better held-out loss, and "
+            "keep the best checkpoint; 0 trains to the end."
+        },
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that was set for one training stage."""
@@ -92,17 +162,21 @@ class Settings:
         return dict(jsonable(values))
 
 
-def parse_settings(verb: str, argv: list[str], *, example: str) -> Settings:
+def parse_settings(
+    verb: str, argv: list[str], *, example: str, summary: str | None = None
+) -> Settings:
     """The settings of `rlhf VERB ARGV`; ConfigError on anything unknown, missing or mistyped."""
     import trl
 
     silence_known_noise()
     config_class = getattr(trl, _CONFIG_CLASSES[verb])
+    stage_class = RewardArguments if verb == "reward" else StageArguments
     stage, training, model = parse_config(
         verb,
-        (StageArguments, config_class, trl.ModelConfig),
+        (stage_class, config_class, trl.ModelConfig),
         argv,
         example=example,
+        summary=summary,
         defaults=stage_defaults(verb),
     )
     for key, value in (
@@ -112,9 +186,54 @@ def parse_settings(verb: str, argv: list[str], *, example: str) -> Settings:
         if not value:
             raise ConfigError(f"--{key} is needed; for example: {example}")
     require_trackers(training.report_to)
+    if isinstance(stage, RewardArguments):
+        refuse_impossible(stage, training, model)
     if not 0 <= stage.eval_fraction < 1:
         raise ConfigError(f"--eval_fraction {stage.eval_fraction}: must be at least 0 and below 1")
     return Settings(verb, stage, training, model)
+
+
+def refuse_impossible(stage: RewardArguments, training: Any, model: Any) -> None:
+    """ConfigError for a value out of its range, or for settings that exclude each other."""
+    for name, low in (("num_members", 1), ("early_stopping_patience", 0), ("margin_scale", 0)):
+        value = getattr(stage, name)
+        if not value >= low:
+            raise ConfigError(f"--{name} {value}: must be at least {low}")
+    if stage.num_members > 1 and not model.use_peft:
+        raise ConfigError(
+            f"--num_members {stage.num_members}: members are adapters on one base; add --use_peft"
+        )
+    if stage.member_bagging and stage.num_members == 1:
+        raise ConfigError("--member_bagging: needs --num_members of at least 2")
+    if stage.early_stopping_patience and str(training.save_strategy.value) == "no":
+        raise ConfigError(
+            "--early_stopping_patience: keeps the best checkpoint, so it needs --save_strategy "
+            "steps or epoch"
+        )
+    parse_criteria(stage.criteria)
+
+
+def parse_criteria(text: str | None) -> dict[str, float]:
+    """{criterion: its weight in the scalar} of `a=0.65,b=0.8`; nothing for None.
+
+    ConfigError for a part without a number, a name that stands twice, or weights that are all 0.
+    """
+    weights: dict[str, float] = {}
+    for part in (text or "").split(",") if text else []:
+        name, _, number = (each.strip() for each in part.partition("="))
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = nan
+        if not name or not isfinite(weight) or name in weights:
+            raise ConfigError(
+                f"--criteria {text}: {part.strip()!r} is not NAME=WEIGHT, each name once; for "
+                "example helpfulness=0.65,correctness=0.8"
+            )
+        weights[name] = weight
+    if weights and not any(weights.values()):
+        raise ConfigError(f"--criteria {text}: all weights are 0, so every score would be 0")
+    return weights
 
 
 def stage_defaults(verb: str) -> dict[str, Any]:

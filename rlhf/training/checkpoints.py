@@ -134,6 +134,14 @@ class CheckpointKeeper(TrainerCallback):  # type: ignore[misc]
     def __init__(self, keep: int | None) -> None:
         self.keep = keep
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The best checkpoint is noted by its path, which is another once a folder was moved."""
+        best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
+        if state.best_global_step and best.is_dir():
+            state.best_model_checkpoint = str(best)
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
@@ -153,7 +161,7 @@ class CheckpointKeeper(TrainerCallback):  # type: ignore[misc]
             return
         best = state.best_model_checkpoint
         for old in checkpoints(folder)[: -self.keep]:
-            if best is None or old != Path(best):
+            if best is None or old.name != Path(best).name:
                 shutil.rmtree(old, ignore_errors=True)
 
 

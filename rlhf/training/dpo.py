@@ -6,6 +6,7 @@ from datasets import Dataset
 from trl import get_peft_config
 
 from rlhf.data.columns import Columns, dpo_columns, refuse_no_rows
+from rlhf.data.doctor import Side
 from rlhf.data.formats import preference_pairs
 from rlhf.data.tokenization import Renderer
 from rlhf.models.trl_compat import TokenizedDPOTrainer
@@ -68,12 +69,13 @@ def read_columns(settings: Settings, renderer: Renderer, inputs: Inputs) -> tupl
     """Tokenised rows to train on and to measure on; GateError when too much is lost."""
     sides = read_sides(settings, inputs, preference_pairs)
     datasets = (inputs.train, inputs.heldout or inputs.train)
-    train_rows, eval_rows = (
-        dpo_columns(pairs, renderer, settings.training.max_length, dataset.losses)[0]
+    (train_rows, train_pairs), (eval_rows, eval_pairs) = (
+        dpo_columns(pairs, renderer, settings.training.max_length, dataset.losses)
         for pairs, dataset in zip(sides, datasets, strict=True)
     )
     refuse_no_rows(train_rows, inputs.train.name, inputs.train.losses)
-    report_inputs(inputs, settings, "pairs")
+    left = Side(train_pairs, train_rows), Side(eval_pairs, eval_rows)
+    report_inputs(inputs, settings, "pairs", renderer, *left)
     return train_rows, eval_rows
 
 

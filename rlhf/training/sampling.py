@@ -30,6 +30,7 @@ class SamplingSettings:
     temperature: float
     batch_size: int
     seed: int
+    rendering: str = "chat"
 
 
 def sample_to_file(
@@ -127,6 +128,7 @@ def _write_samples(
         seed=settings.seed,
         batch_size=settings.batch_size,
         num_completions=settings.num_completions,
+        rendering=settings.rendering,
     )
     seconds = time.monotonic() - began
     if replaces is not None:

@@ -60,6 +60,8 @@ def _unwritable(folder: Path, error: Exception) -> StageError:
 def _move_files(staging: Path, folder: Path) -> None:
     new = {path.name for path in staging.iterdir()}
     for path in staging.iterdir():
+        if (folder / path.name).is_dir():  # an ensemble's member has a folder
+            shutil.rmtree(folder / path.name)
         os.replace(path, folder / path.name)
     # Shards of an earlier, larger model would be loaded beside these. That the folder is a run's
     # own, refuse_foreign_weights has seen to.

@@ -7,6 +7,7 @@ from datasets import Dataset
 from trl import SFTTrainer, get_peft_config
 
 from rlhf.data.columns import Columns, refuse_no_rows, sft_columns
+from rlhf.data.doctor import Side
 from rlhf.data.formats import demonstrations
 from rlhf.data.tokenization import Renderer
 from rlhf.models.adapters import attach_adapter
@@ -73,18 +74,19 @@ def read_columns(settings: Settings, renderer: Renderer, inputs: Inputs) -> tupl
     training = settings.training
     sides = read_sides(settings, inputs, demonstrations)
     datasets = (inputs.train, inputs.heldout or inputs.train)
-    train_rows, eval_rows = (
+    (train_rows, train_demos), (eval_rows, eval_demos) = (
         sft_columns(
             demos,
             renderer,
             training.max_length,
             dataset.losses,
             completion_only=training.completion_only_loss is not False,
-        )[0]
+        )
         for demos, dataset in zip(sides, datasets, strict=True)
     )
     refuse_no_rows(train_rows, inputs.train.name, inputs.train.losses)
-    report_inputs(inputs, settings, "demonstrations")
+    left = Side(train_demos, train_rows), Side(eval_demos, eval_rows)
+    report_inputs(inputs, settings, "demonstrations", renderer, *left)
     return train_rows, eval_rows
 
 

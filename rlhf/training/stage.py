@@ -4,10 +4,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlhf.data.doctor import Finding, Side, finding_lines, findings_as_dicts
+from rlhf.data.feedback_pairs import Labelling
 from rlhf.data.formats import data_line, recognise
 from rlhf.data.sources import LoadedDataset, load_rows
 from rlhf.data.splits import is_held_out
@@ -20,7 +22,7 @@ from rlhf.models.prefix_sharing import sharing_prefixes
 from rlhf.models.registry import model_identity, resolve_model
 from rlhf.models.trl_compat import train_from
 from rlhf.records import content_hash
-from rlhf.training.arguments import Settings
+from rlhf.training.arguments import RewardArguments, Settings
 from rlhf.training.checkpoints import (
     CheckpointKeeper,
     Claim,
@@ -28,6 +30,7 @@ from rlhf.training.checkpoints import (
     inspect_folder,
     run_description,
 )
+from rlhf.training.examination import count_cut_by_context, examine_stage, write_findings
 from rlhf.training.monitoring import FiniteGuard, LogWriter, log_rows, mean_loss
 from rlhf.training.saving import disk_errors
 
@@ -36,13 +39,21 @@ from rlhf.training.saving import disk_errors
 class Inputs:
     """What a stage reads: data to train on, data to measure on, and the model's identity.
 
-    `began` is the monotonic time at which it started to read.
+    `began` is the monotonic time at which it started to read. `findings` are the doctor's, once
+    the data are read; unless `reports`, they are neither printed nor acted upon.
     """
 
     train: LoadedDataset
     heldout: LoadedDataset | None
     model: dict[str, Any]
     began: float
+    findings: list[Finding] = field(default_factory=list)
+    reports: bool = True
+
+    @property
+    def datasets(self) -> list[LoadedDataset]:
+        """What to train on and, if it is a data set of its own, what to measure on."""
+        return [self.train] if self.heldout is None else [self.train, self.heldout]
 
     def as_dict(self) -> dict[str, Any]:
         """The manifest's `inputs`."""
@@ -54,8 +65,7 @@ class Inputs:
     @property
     def simulated(self) -> bool:
         """Whether anything read rests on simulated labels."""
-        data = [self.train] if self.heldout is None else [self.train, self.heldout]
-        return bool(self.model["simulated"]) or any(dataset.simulated for dataset in data)
+        return bool(self.model["simulated"]) or any(one.simulated for one in self.datasets)
 
 
 def load_inputs(settings: Settings) -> Inputs:
@@ -63,8 +73,12 @@ def load_inputs(settings: Settings) -> Inputs:
     began, stage = time.monotonic(), settings.stage
     refuse_own_model(settings)
     model = model_identity(settings.model.model_name_or_path, settings.model.model_revision)
+    labelling = labelling_of(settings)
     train = load_rows(
-        stage.dataset_name, split=stage.dataset_train_split, dataset_config=stage.dataset_config
+        stage.dataset_name,
+        split=stage.dataset_train_split,
+        dataset_config=stage.dataset_config,
+        labelling=labelling,
     )
     heldout = None
     if stage.eval_dataset_name:
@@ -72,8 +86,18 @@ def load_inputs(settings: Settings) -> Inputs:
             stage.eval_dataset_name,
             split=stage.dataset_test_split,
             dataset_config=stage.dataset_config,
+            labelling=labelling,
         )
     return Inputs(train=train, heldout=heldout, model=model, began=began)
+
+
+def labelling_of(settings: Settings) -> Labelling:
+    """How judgements become labels here; only the reward stage can learn from ties."""
+    stage = settings.stage
+    keep_ties = isinstance(stage, RewardArguments) and (
+        stage.ties == "keep" or (stage.ties == "auto" and stage.labels != "hard")
+    )
+    return Labelling(method=stage.label_method, keep_ties=keep_ties)
 
 
 def refuse_own_model(settings: Settings) -> None:
@@ -103,7 +127,7 @@ def load_renderer(settings: Settings) -> Renderer:
             tokenizer.chat_template = Path(path).read_text("utf-8")
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}; give a Jinja file") from None
-    return Renderer(tokenizer)
+    return Renderer(tokenizer, settings.stage.rendering)
 
 
 def read_sides(
@@ -145,19 +169,29 @@ def split_rows(rows: list[Any], settings: Settings) -> tuple[list[Any], list[Any
     return sides[False], sides[True]
 
 
-def report_inputs(inputs: Inputs, settings: Settings, wanted: str) -> None:
-    """Log formats and losses of all that was read; GateError above --max_loss."""
-    for dataset in (inputs.train, inputs.heldout):
-        if dataset is not None:
-            report_data(dataset, settings, wanted)
+def report_inputs(
+    inputs: Inputs, settings: Settings, wanted: str, renderer: Renderer, train: Side, heldout: Side
+) -> None:
+    """Log the formats and the doctor's findings; GateError when more than --max_loss is lost.
 
-
-def report_data(dataset: LoadedDataset, settings: Settings, wanted: str) -> None:
-    """Log the format and what was lost; GateError when that is more than --max_loss."""
+    `train` and `heldout` are the rows left of what was read. Only the main process examines
+    them, since findings refuse nothing; what is lost every process knows.
+    """
+    for dataset in inputs.datasets:
+        dataset.provenance["format"] = str(recognise(dataset, wanted))
+    count_cut_by_context(settings, heldout, (inputs.heldout or inputs.train).losses)
     if is_main(settings):
-        print(data_line(dataset, wanted), file=sys.stderr)
-    dataset.provenance["format"] = str(recognise(dataset, wanted))
-    dataset.losses.refuse_above(settings.stage.max_loss)
+        inputs.findings = examine_stage(
+            settings, inputs.model["sha256"], inputs.datasets, train, heldout, renderer
+        )
+    if not inputs.reports:
+        return
+    if is_main(settings):
+        lines = [data_line(dataset, wanted) for dataset in inputs.datasets]
+        for line in [*lines, *(f"doctor: {line}" for line in finding_lines(inputs.findings))]:
+            print(line, file=sys.stderr)
+    for dataset in inputs.datasets:
+        dataset.losses.refuse_above(settings.stage.max_loss)
 
 
 def claim_output(settings: Settings, inputs: Inputs) -> Claim:
@@ -169,6 +203,8 @@ def claim_output(settings: Settings, inputs: Inputs) -> Claim:
     folder, restart = Path(settings.training.output_dir), settings.stage.restart
     described = settings.as_dict() | {"num_processes": settings.training.world_size}
     description = run_description(described, inputs.as_dict())
+    if described.get("early_stopping_patience"):  # what it may keep is what was evaluated and saved
+        description |= {key: described[key] for key in ("eval_steps", "save_steps")}
     claim = inspect_folder(folder, description, restart=restart)
     if claim.finished:
         if is_main(settings):
@@ -178,6 +214,7 @@ def claim_output(settings: Settings, inputs: Inputs) -> Claim:
     if is_main(settings):
         claim_folder(folder, description, restart=restart)
         invalidate(folder)
+        write_findings(folder, inputs.findings)
         if claim.checkpoint:
             print(f"continuing from {claim.checkpoint}", file=sys.stderr)
     wait_for_everyone(settings)
@@ -197,6 +234,7 @@ def manifest_of(settings: Settings, inputs: Inputs) -> Iterator[Manifest]:
         manifest.simulated = inputs.simulated
         manifest.provenance["data"] = inputs.train.provenance
         manifest.provenance["losses"] = inputs.train.losses.as_dict()
+        manifest.provenance["doctor"] = findings_as_dicts(inputs.findings)
         if inputs.heldout is not None:
             manifest.provenance["eval_data"] = inputs.heldout.provenance
         yield manifest

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlhf.cli import main
+from rlhf.cli import main, verb_module
 from rlhf.training.trackers import go_offline_where_needed
 
 QUICK = ["--max_steps", "2", "--logging_steps", "1", "--per_device_train_batch_size", "2"]
@@ -204,6 +204,8 @@ def test_help_shows_an_example(capsys):
         assert ended.value.code == 0
         shown = " ".join(capsys.readouterr().out.split())
         assert f"example: rlhf {verb} --config" in shown
+        assert shown.startswith(f"usage: rlhf {verb} [--config F.yaml] [--KEY VALUE ...]")
+        assert verb_module(verb).SUMMARY in shown
         assert "--eval_fraction" in shown
 
 

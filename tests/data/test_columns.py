@@ -99,3 +99,12 @@ def test_sft_cuts_and_drops_at_max_length():
     assert sft_columns([demo], RENDERER, N, losses)[0] == []
     assert losses.cut.total() == 1
     assert losses.dropped.total() == 1
+
+
+def test_a_role_that_plain_transcripts_do_not_know_is_dropped_and_counted():
+    turns = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "bread?"}]
+    pairs = [Pair(prompt=turns, chosen="yes", rejected="no", place="f:1")]
+    losses = DataLosses(num_rows=1)
+    assert reward_columns(pairs, Renderer(make_tokenizer(), "plain"), None, losses) == ([], [])
+    reason = "a turn by 'system': transcripts know user and assistant only"
+    assert losses.dropped == {reason: 1}

@@ -125,3 +125,92 @@ def test_judgements_that_cannot_be_used_are_named(tmp_path: Path, rows: list, me
     path.write_text("".join(json.dumps(one) + "\n" for one in rows))
     with pytest.raises(DataError, match=message):
         load_rows(str(path))
+
+
+def test_rows_say_who_said_what_without_their_names(store: Path):
+    row = load_rows(f"feedback:{store}#c").rows[0]
+    assert (row["item"], row["p_chosen"], row["weight"], row["group"]) == ("i0", 3 / 5, 1.0, None)
+    assert sorted(vote["prefers"] for vote in row["votes"]) == ["chosen", "chosen", "rejected"]
+    assert {vote["rater"] for vote in row["votes"]} == {f"simulated-{n}" for n in (1, 2, 3)}
+    assert row["chosen_shown_first"] == 1.0  # all saw the first completion first
+    assert row["criteria"] is None
+
+
+def test_ties_are_kept_on_demand(store: Path):
+    from rlhf.data.feedback_pairs import Labelling
+
+    kept = load_rows(f"feedback:{store}#c", labelling=Labelling(keep_ties=True))
+    tied = [row for row in kept.rows if row["p_chosen"] == 0.5]
+    assert [row["item"] for row in tied] == ["i3", "i4"]
+    assert kept.losses.noted["pairs with equal votes, kept as ties"] == 2
+    dropped = load_rows(f"feedback:{store}#c")
+    assert len(dropped.rows) == len(kept.rows) - 2
+    assert dropped.losses.noted["pairs with equal votes"] == 2
+    again = load_rows(str(exported(store, "j.jsonl")), labelling=Labelling(keep_ties=True))
+    assert list(again.rows) == list(kept.rows)
+
+
+def test_reliability_of_raters_feeds_the_labels(tmp_path: Path):
+    from rlhf.data.feedback_pairs import Labelling
+
+    location = tmp_path / "f.db"
+    truth = [1 if index % 3 else -1 for index in range(40)]
+    with Store.open(location, create=True) as opened:
+        opened.create_campaign("c", overlap=3)
+        opened.add_comparisons("c", [comparison(f"i{n:02}", "yes", "no") for n in range(40)])
+        for number in range(3):
+            opened.add_annotator(Annotator(name=f"sim-{number}", simulated=True))
+        # two who are right, one who always says the first completion
+        opened.record(
+            by(rater, f"i{n:02}", verdict=-1 if rater == 2 else sign)
+            for n, sign in enumerate(truth)
+            for rater in range(3)
+        )
+    votes = load_rows(f"feedback:{location}#c")
+    model = load_rows(f"feedback:{location}#c", labelling=Labelling(method="dawid_skene"))
+    assert {row["p_chosen"] for row in votes.rows} == {3 / 5, 4 / 5}
+    assert min(row["p_chosen"] for row in model.rows) > 0.9
+    assert (votes.provenance["label_method"], model.provenance["label_method"]) == (
+        "votes",
+        "dawid_skene",
+    )
+    reliability = model.provenance["rater_reliability"]
+    assert reliability["simulated-1"]["value"] > 0.9 > 0.6 > reliability["simulated-3"]["value"]
+
+
+def test_ratings_alone_make_pairs_with_criteria(tmp_path: Path):
+    rows = [
+        row(
+            verdict=..., annotator=rater, prompt=f"q{n}", ratings={"help": [5, low], "true": [3, 3]}
+        )
+        for n in range(3)
+        for rater, low in (("a", 1), ("b", 2))
+    ]
+    read = load_rows(str(write_jsonl(tmp_path / "rated.jsonl", *rows)))
+    assert len(read.rows) == 3
+    assert read.rows[0]["criteria"] == pytest.approx({"help": 3 / 4, "true": 2 / 4})
+    assert (read.rows[0]["chosen"], read.rows[0]["p_chosen"]) == ("yes", 3 / 4)
+    assert preference_pairs(read)[0].criteria == {"help": 3 / 4, "true": 0.5}
+    assert read.provenance["noise_ceiling"] == 1.0  # two raters who agree, by the leading criterion
+
+
+def test_a_model_of_raters_labels_ratings_too_and_is_recorded(tmp_path: Path):
+    from rlhf.data.feedback_pairs import Labelling
+
+    rows = [
+        row(
+            verdict=...,
+            annotator=rater,
+            prompt=f"q{n}",
+            ratings={"help": (1, 5) if right == bool(n % 2) else (5, 1)},
+        )
+        for n in range(30)
+        for rater, right in (("a", True), ("b", True), ("c", False))
+    ]
+    path = str(write_jsonl(tmp_path / "rated.jsonl", *rows))
+    votes, model = load_rows(path), load_rows(path, labelling=Labelling(method="dawid_skene"))
+    assert {each["p_chosen"] for each in votes.rows} == {3 / 5}
+    assert min(each["criteria"]["help"] for each in model.rows) > 0.95
+    assert model.provenance["label_method"] == "dawid_skene"
+    (by_help,) = model.provenance["rater_reliability_by_criterion"].values()
+    assert sorted(found["value"] < 0.2 for found in by_help.values()) == [False, False, True]

@@ -135,6 +135,11 @@ PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
         ({**PAIR, "margin": 10**400}, "margin must be a finite number"),
         ({**PAIR, "p_chosen": float("nan")}, "p_chosen must be a finite number from 0 to 1"),
         ({**PAIR, "p_chosen": 1.5}, "p_chosen must be a finite number from 0 to 1"),
+        ({**PAIR, "weight": -1}, "weight must be a finite number, at least 0"),
+        ({**PAIR, "group": ["g"]}, "group must be text"),
+        ({**PAIR, "criteria": 0.5}, "criteria must be {criterion: p_chosen by it}"),
+        ({**PAIR, "criteria": {"x": 2}}, "x must be a finite number from 0 to 1"),
+        ({**PAIR, "votes": [{"prefers": "first"}]}, "votes must be a list of {id, rater, prefers"),
         ({"prompt": "p", "chosen": "a", "rejected": "b", "chosen_ended": 1}, "must be true or"),
         (
             {"prompt": "p", "choosen": "a", "rejected": "b"},

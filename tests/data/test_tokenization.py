@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf.data.tokenization import Renderer
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, DataError
+from rlhf.feedback.transcripts import parse_transcript, transcript_text
 from tests.tiny import make_tokenizer
 
 PAD, START, END = 0, 1, 2  # the ids of SPECIAL_TOKENS in tests/tiny.py
@@ -109,3 +110,62 @@ def test_a_completion_decodes_to_its_text_and_ends_once(text: str):
     assert ids.count(END) == 1
     assert ids[-1] == END
     assert TOKENIZER.decode(ids[:-1]) == text
+
+
+TURNS = [
+    {"role": "user", "content": "bread?"},
+    {"role": "assistant", "content": "a box"},
+    {"role": "user", "content": "dry?"},
+]
+
+
+def test_a_plain_prompt_is_a_transcript_up_to_where_the_assistant_speaks():
+    ids = Renderer(TOKENIZER, "plain").prompt_ids(TURNS)
+    expected = "\n\nHuman: bread?\n\nAssistant: a box\n\nHuman: dry?\n\nAssistant: "
+    assert ids == plain(expected)
+
+
+def test_a_plain_transcript_continues_an_assistants_turn():
+    ids = Renderer(TOKENIZER, "plain").prompt_ids(TURNS[:2])
+    assert TOKENIZER.decode(ids) == "\n\nHuman: bread?\n\nAssistant: a box"
+
+
+def test_plain_needs_no_template_and_ends_in_eos():
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = None
+    renderer = Renderer(tokenizer, "plain")
+    assert renderer.transcript_ids(TURNS, "yes")[-1] == END
+    assert renderer.completion_ids("yes", ended=False) == plain("yes")
+    with_template = make_tokenizer()
+    with_template.eos_token = "<|im_start|>"
+    assert Renderer(with_template, "plain").turn_end_id == START
+
+
+def test_plain_text_prompts_are_the_same_in_both_renderings():
+    assert Renderer(TOKENIZER, "plain").prompt_ids("How do I") == plain("How do I")
+
+
+def test_a_role_that_transcripts_do_not_know_is_refused():
+    turns = [{"role": "system", "content": "be kind"}, *TURNS]
+    with pytest.raises(DataError, match=r"a turn by 'system'.*--rendering chat"):
+        Renderer(TOKENIZER, "plain").prompt_ids(turns)
+
+
+def test_an_unknown_rendering_is_refused():
+    with pytest.raises(ConfigError, match="--rendering html: must be chat or plain"):
+        Renderer(TOKENIZER, "html")
+
+
+contents = st.text(max_size=30).map(str.strip).filter(lambda text: "\n\n" not in text)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(contents, min_size=1, max_size=5), contents)
+def test_a_plain_transcript_parses_back_into_its_turns(texts: list[str], answer: str):
+    roles = ("user", "assistant")
+    turns = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+    assert parse_transcript("here", "chosen", transcript_text(turns)) == turns
+    if len(turns) % 2:  # the assistant is next: the ids of both decode to the whole transcript
+        ids = Renderer(TOKENIZER, "plain").transcript_ids(turns, answer)[:-1]
+        said = [*turns, {"role": "assistant", "content": answer}]
+        assert parse_transcript("here", "chosen", TOKENIZER.decode(ids)) == said

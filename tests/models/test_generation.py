@@ -229,3 +229,12 @@ def test_batches_hold_like_lengths_and_every_row_once():
     batches = generation._batches(ids, 2, 1, 0)
     assert [rows for _, rows, _ in batches] == [[1, 3], [2, 4], [0]]
     assert len({seed for seed, _, _ in batches}) == 3
+
+
+def test_plain_rendering_samples_after_the_transcript(model, tokenizer):
+    asked = [{"role": "user", "content": "Hi"}]
+    options = {"max_new_tokens": 6, "temperature": 0}
+    plain = generate(model, tokenizer, [asked], rendering="plain", **options)
+    as_text = generate(model, tokenizer, ["\n\nHuman: Hi\n\nAssistant: "], **options)
+    assert ids_of(plain) == ids_of(as_text)
+    assert ids_of(plain) != ids_of(generate(model, tokenizer, [asked], **options))

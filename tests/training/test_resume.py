@@ -66,7 +66,8 @@ def test_killed_and_continued_equals_unbroken(run_stage, pairs, tiny_model, tmp_
 
 @pytest.mark.parametrize("verb", ["sft", "reward"])
 def test_stopped_by_an_error_and_continued_equals_unbroken(verb, run_stage, pairs, monkeypatch):
-    recipe = importlib.import_module(f"rlhf.training.{verb}")
+    module = {"sft": "sft", "reward": "reward.recipe"}[verb]
+    recipe = importlib.import_module(f"rlhf.training.{module}")
     with monkeypatch.context() as patched:
         patched.setattr(recipe, "callbacks", lambda settings: [*callbacks(settings), Stopper()])
         run_stage(verb, pairs, *OPTIONS, out="broken", expect=4)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from rlhf.data.splits import is_held_out
 from rlhf.data.tokenization import Renderer
+from rlhf.manifest import file_sha256
 from rlhf.models.loading import load_tokenizer
 from rlhf.models.scoring import RewardModel
 from rlhf.training.arguments import parse_settings
@@ -26,8 +27,8 @@ def trainer_for(tiny_model, pairs, tmp_path, *options: str):
     words += ["--output_dir", str(tmp_path / "o"), "--use_peft", *options]
     settings = parse_settings("reward", words, example="")
     renderer = Renderer(load_tokenizer(tiny_model))
-    rows, eval_rows, _ = read_columns(settings, renderer, load_inputs(settings))
-    return make_trainer(settings, renderer, rows, eval_rows)
+    rows = read_columns(settings, renderer, load_inputs(settings))
+    return make_trainer(settings, renderer, rows.train, rows.heldout)
 
 
 def loss_of(trainer, rows: list[int]) -> float:
@@ -61,13 +62,17 @@ def test_it_learns_and_what_is_saved_scores_as_it_did(run_stage, pairs):
     folder = run_stage("reward", pairs, *options)
     metrics = metrics_of(folder)
     assert metrics["accuracy"] == 1.0  # yes or no: nothing easier to tell apart
-    assert metrics["accuracy_ci"] == [1.0, 1.0]
+    n = metrics["n"]  # all right is not certainty: Wilson's interval of n of n, z^2 = 3.8415
+    assert metrics["accuracy_ci"] == pytest.approx([n / (n + 3.8415), 1.0], abs=1e-4)
     assert metrics["n"] == metrics["num_eval_prompts"] == 24 - metrics["num_train"]
     assert metrics["noise_ceiling"] is None
     assert metrics["longer_accuracy"]["value"] == 0.0  # "no 7, not" is longer than "yes 7."
     rows = [json.loads(line) for line in (folder / "heldout.jsonl").read_text().splitlines()]
     assert len(rows) == metrics["n"]
     assert all(is_held_out(row["prompt"], 0.4) for row in rows)
+    written = {name: file_sha256(folder / name) for name in ("heldout.jsonl", "train_sample.jsonl")}
+    # what a gate says that it read
+    assert read_json(folder / "manifest.json")["provenance"]["predictions"] == written
     scorer = RewardModel.load(folder)
     again = scorer.score(
         [row["prompt"] for row in rows],
@@ -122,7 +127,11 @@ def test_transcripts_beyond_the_context_are_counted(run_stage, pairs, tmp_path, 
     long = write_rows(
         tmp_path / "long.jsonl", [{"prompt": "a", "chosen": "yes " * 600, "rejected": "no"}] * 2
     )
-    metrics = metrics_of(run_stage("reward", pairs, "--use_peft", "--eval_dataset_name", str(long)))
+    metrics = metrics_of(
+        run_stage(
+            "reward", pairs, "--use_peft", "--eval_dataset_name", str(long), "--max_loss", "1"
+        )
+    )
     assert (metrics["num_cut"], metrics["n"]) == (2, 2)
     said = "2 of 4 held-out transcripts were scored without their beginning"
     assert said in capsys.readouterr().err
@@ -162,6 +171,27 @@ def test_prompts_on_both_sides_are_noted(run_stage, pairs, capsys):
     folder = run_stage("reward", pairs, "--use_peft", "--eval_dataset_name", str(pairs))
     assert "24 noted: rows to measure on whose prompt is trained on too" in capsys.readouterr().err
     assert read_json(folder / "manifest.json")["inputs"]["eval_data"]["rows"] == 24
+    assert metrics_of(folder)["num_eval_trained_on"] == 24
+
+
+def test_a_second_prompt_of_a_pair_that_is_held_out_is_counted(run_stage, tmp_path):
+    def talk(question: str, answer: str) -> list[dict]:
+        turns = (("user", question), ("assistant", answer))
+        return [{"role": role, "content": text} for role, text in turns]
+
+    apart = [{"chosen": talk("one?", "yes"), "rejected": talk("another?", "no")}]
+    held = [{"chosen": talk(text, "yes"), "rejected": talk(text, "no")} for text in ("another?", "x?")]
+    options = ("--use_peft", "--eval_dataset_name", str(write_rows(tmp_path / "h.jsonl", held)))
+    folder = run_stage("reward", write_rows(tmp_path / "t.jsonl", apart), *options)
+    assert metrics_of(folder)["num_eval_trained_on"] == 1
+
+
+def test_the_scored_rows_are_bound_to_their_training(run_stage, pairs):
+    folder = run_stage("reward", pairs, "--use_peft", "--eval_fraction", "0.4")
+    bound = read_json(folder / "manifest.json")["provenance"]["predictions"]
+    assert bound == {
+        name: file_sha256(folder / name) for name in ("heldout.jsonl", "train_sample.jsonl")
+    }
 
 
 def test_without_held_out_pairs_there_is_no_number(run_stage, pairs):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.training.reward_metrics import calibration_error, longer_accuracy, pair_accuracy
+from rlhf.training.reward.metrics import calibration_error, longer_accuracy, pair_accuracy
 
 SCORES = st.lists(st.floats(-20, 20), min_size=1, max_size=30)
 
@@ -27,6 +27,13 @@ def test_the_interval_knows_that_pairs_of_one_prompt_belong_together():
     together = pair_accuracy(chosen, rejected, [0, 1] * 50)
     assert (together.low, together.high) == (0.0, 1.0)
     assert 0.35 < apart.low < apart.high < 0.65
+
+
+def test_all_right_is_not_certainty():
+    # Wilson's interval of 10 of 10: z^2 = 3.8415, so the low end is 10 / 13.8415.
+    estimate = pair_accuracy(np.ones(10), np.zeros(10), range(10))
+    assert (estimate.value, estimate.high) == (1.0, pytest.approx(1.0))
+    assert estimate.low == pytest.approx(10 / 13.8415, abs=1e-4)
 
 
 def test_calibration_by_hand():

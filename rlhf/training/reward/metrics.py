@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhf.evaluation.calibration import ece, folded
-from rlhf.evaluation.statistics import clustered_bootstrap
+from rlhf.evaluation.win_rate import share_of_wins
 from rlhf.records import Estimate
 
 Floats = NDArray[np.float64]
@@ -18,9 +18,10 @@ def pair_accuracy(
     """How often chosen scores above rejected (a tie counts half), [N] scores each.
 
     The 95% interval is a bootstrap over prompts: pairs of one prompt are drawn together.
+    Wilson's where all come out alike, as in the gate.
     """
     right = np.where(chosen_scores == rejected_scores, 0.5, chosen_scores > rejected_scores)
-    return clustered_bootstrap(right, prompts)
+    return share_of_wins(right, clusters=prompts)
 
 
 def calibration_error(chosen_scores: Floats, rejected_scores: Floats) -> float:
