@@ -11,16 +11,20 @@ import traceback
 from collections.abc import Sequence
 
 from rlhf.config import nearest_hint
-from rlhf.errors import ConfigError, RlhfError, StageError
+from rlhf.errors import ConfigError, RlhfError, StageError, printable
 
 VERBS = {
     "run": "rlhf.cli.run",
     "sft": "rlhf.cli.sft",
     "sample": "rlhf.cli.sample",
     "reward": "rlhf.cli.reward",
+    "score": "rlhf.cli.score",
+    "gate": "rlhf.cli.gate",
     "dpo": "rlhf.cli.dpo",
     "evaluate": "rlhf.cli.evaluate",
     "report": "rlhf.cli.report",
+    "doctor": "rlhf.cli.doctor",
+    "clean": "rlhf.cli.clean",
     "pull": "rlhf.cli.pull",
     "feedback": "rlhf.cli.feedback",
     "ratings": "rlhf.cli.ratings",
@@ -90,4 +94,4 @@ def as_rlhf_error(error: Exception) -> RlhfError:
 
 def one_line(error: Exception) -> str:
     """The message without line breaks, since a log reader takes one line an error."""
-    return " ".join(str(error).split())
+    return printable(str(error))

@@ -11,7 +11,7 @@ EXAMPLE = "rlhf dpo --config configs/dpo.yaml --dataset_name feedback:feedback.d
 
 def main(argv: Sequence[str]) -> int:
     """Parse the settings and run the stage."""
-    return run_stage("dpo", argv, EXAMPLE, recipe)
+    return run_stage("dpo", argv, EXAMPLE, recipe, summary=SUMMARY)
 
 
 def parse(argv: Sequence[str]) -> Any:

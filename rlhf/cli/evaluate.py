@@ -33,7 +33,7 @@ def parse(argv: Sequence[str]) -> EvaluateConfig:
     from rlhf.config import parse_config
     from rlhf.evaluation.study import EvaluateConfig
 
-    (config,) = parse_config("evaluate", [EvaluateConfig], argv, example=EXAMPLE)
+    (config,) = parse_config("evaluate", [EvaluateConfig], argv, example=EXAMPLE, summary=SUMMARY)
     return config
 
 

@@ -30,7 +30,11 @@ def command_line() -> argparse.ArgumentParser:
         prog="rlhf report", description=SUMMARY, epilog=f"example: {EXAMPLE}", allow_abbrev=False
     )
     parser.add_argument(
-        "folders", type=Path, nargs="+", metavar="DIR", help="a run: the pipeline's --output_dir"
+        "folders",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="a pipeline's --output_dir, or one stage's",
     )
     parser.add_argument("--output", type=Path, metavar="F.html", help="default: DIR/report.html")
     return parser

@@ -29,11 +29,12 @@ def main(argv: Sequence[str]) -> int:
         until=options.until,
         from_stage=options.from_stage,
     )
-    if outcome.exit_code or outcome.awaiting:
+    if (outcome.exit_code and not outcome.refused) or outcome.awaiting:
         return outcome.exit_code
+    # A refused run, too, ends in a report: what the gate found stands there.
     code = verb_module("report").main([str(plan.output_dir)]) or 0
     print_summary(plan)
-    return code
+    return outcome.exit_code or code
 
 
 def command_line() -> argparse.ArgumentParser:

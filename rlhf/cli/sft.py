@@ -11,7 +11,7 @@ EXAMPLE = "rlhf sft --config configs/sft.yaml --dataset_name demonstrations.json
 
 def main(argv: Sequence[str]) -> int:
     """Parse the settings and run the stage."""
-    return run_stage("sft", argv, EXAMPLE, recipe)
+    return run_stage("sft", argv, EXAMPLE, recipe, summary=SUMMARY)
 
 
 def parse(argv: Sequence[str]) -> Any:

@@ -9,7 +9,9 @@ from typing import Any
 from rlhf.errors import RlhfError
 
 
-def run_stage(verb: str, argv: Sequence[str], example: str, recipe: Callable[[], Any]) -> int:
+def run_stage(
+    verb: str, argv: Sequence[str], example: str, recipe: Callable[[], Any], *, summary: str
+) -> int:
     """Run `rlhf VERB ARGV`; `recipe` gives the function of rlhf.training that does the stage.
 
     It is called late, since importing a recipe imports torch.
@@ -21,7 +23,7 @@ def run_stage(verb: str, argv: Sequence[str], example: str, recipe: Callable[[],
     from rlhf.training.launching import is_launched, is_main_process, launch, leave
     from rlhf.training.trackers import go_offline_where_needed
 
-    settings = parse_settings(verb, list(argv), example=example)
+    settings = parse_settings(verb, list(argv), example=example, summary=summary)
     if settings.stage.accelerate_config and not is_launched():
         return launch(verb, list(argv), settings.stage.accelerate_config)
     go_offline_where_needed(settings.training.report_to, Path(settings.training.output_dir))

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rlhf.data.formats import data_line, prompts_of, recognise
 from rlhf.data.progress import progress
@@ -55,6 +55,13 @@ class EvaluateConfig:
     )
     temperature: float = field(
         default=1.0, metadata={"help": "of sampling; the KL is unbiased at 1 only"}
+    )
+    rendering: Literal["chat", "plain"] = field(
+        default="chat",
+        metadata={
+            "help": "messages by the chat template, or as a plain Human/Assistant transcript; a "
+            "reward model has its own"
+        },
     )
     batch_size: int = field(default=16, metadata={"help": "completions decoded together"})
     dtype: str = field(default="float32", metadata={"help": "float32, bfloat16, float16, auto"})
@@ -130,7 +137,7 @@ class Study:
         self.tokenizer = shared_tokenizer(policies, config.baseline)
         self.pool = PolicyPool(config.dtype)
         self.cache = JsonCache(Path(config.output_dir) / CACHE_NAME)
-        renderer = Renderer(self.tokenizer)
+        renderer = Renderer(self.tokenizer, config.rendering)
         self.prompt_ids = [renderer.prompt_ids(prompt) for prompt in prompts]
 
     def run(self) -> dict[str, PolicyOutput]:
@@ -189,6 +196,7 @@ class Study:
             temperature=self.config.temperature,
             seed=self.config.seed,
             batch_size=self.config.batch_size,
+            rendering=self.config.rendering,
         )
         free_memory()  # the cache's: the log-probabilities need other shapes
         completions = [row[0] for row in generated]

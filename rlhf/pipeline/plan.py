@@ -16,12 +16,17 @@ from rlhf.records import READS, STAGES
 
 SHARED_KEYS: Mapping[str, tuple[str, ...]] = {
     "model_name_or_path": ("sft",),
-    "dtype": ("sft", "sample", "reward", "dpo", "evaluate"),
+    "dtype": ("sft", "sample", "reward", "gate", "dpo", "evaluate"),
+    "rendering": ("sft", "sample", "reward", "dpo", "evaluate"),
     "seed": STAGES,
     "report_to": ("sft", "reward", "dpo"),
     "accelerate_config": ("sft", "reward", "dpo"),
 }
 """Keys on top of a pipeline and the stages that they are handed to."""
+
+MAX_LOSS = 0
+"""Share of rows that a stage of a pipeline may drop or cut, unless its section says otherwise:
+nobody watches the log of a run that takes hours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +124,7 @@ def refuse_missing_inputs(path: Path, stages: tuple[StagePlan, ...]) -> None:
 
 
 def _sft(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"output_dir": str(root / "sft")}
+    return {"output_dir": str(root / "sft"), "max_loss": MAX_LOSS}
 
 
 def _sample(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,9 +147,14 @@ def _preferences(stage: str) -> Callable[[Path, str, Mapping[str, Any]], dict[st
             # Not the store itself: ratings that come in meanwhile would part reward from DPO.
             "dataset_name": str(root / "ratings" / "judgements.jsonl"),
             "output_dir": str(root / stage),
+            "max_loss": MAX_LOSS,
         }
 
     return wire
+
+
+def _gate(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"reward_dir": str(root / "reward"), "output_dir": str(root / "gate")}
 
 
 def _evaluate(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,6 +173,7 @@ WIRING: Mapping[str, Callable[[Path, str, Mapping[str, Any]], dict[str, Any]]] =
     "sample": _sample,
     "ratings": _ratings,
     "reward": _preferences("reward"),
+    "gate": _gate,
     "dpo": _preferences("dpo"),
     "evaluate": _evaluate,
 }

@@ -2,7 +2,8 @@
 
 A stage is finished when its folder holds a manifest; it is current when its settings and all
 that it read (`reads.json`) are still the same. What is finished and current is skipped; what is
-finished with other settings is never overwritten unasked.
+finished with other settings is never overwritten unasked, but for the gate, which is cheap:
+changed thresholds measure it again and train nothing.
 """
 
 import fcntl
@@ -23,10 +24,12 @@ from typing import Any
 import yaml
 
 from rlhf.config import decides_result
-from rlhf.errors import ConfigError, StageError
+from rlhf.errors import ConfigError, GateError, StageError
+from rlhf.evaluation.gate.binding import read_gate, require_passed
 from rlhf.manifest import MANIFEST_NAME, file_sha256, make_folder, write_json, write_text
 from rlhf.pipeline.plan import PipelinePlan, StagePlan
 from rlhf.pipeline.summary import write_summary
+from rlhf.records import content_hash
 
 CONFIG_NAME = "config.yaml"
 READS_NAME = "reads.json"
@@ -34,16 +37,30 @@ READS_NAME = "reads.json"
 Validate = Callable[[str, list[str]], object]
 """Parses a stage's command line and raises ConfigError on what the stage would refuse."""
 
-DATA_KEYS = ("dataset_name", "eval_dataset_name", "ratings")
-"""Settings that may name a file whose content decides what a stage makes."""
+GATE = "gate"
+
+DATA_KEYS = (
+    "dataset_name",
+    "eval_dataset_name",
+    "ratings",
+    "best_of_n",
+    "best_of_n_value",
+    "out_of_domain",
+)
+"""Settings that may name files or folders, as themselves or NAME=PATH, one or a list of them,
+whose content decides what a stage makes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: its exit code, and the stage that waits for people, if one does."""
+    """How a run ended: its exit code, and the stage that waits for people or that the gate
+    stopped, if one does.
+    """
 
     exit_code: int
     awaiting: str | None = None
+    refused: str | None = None
 
 
 def run_pipeline(
@@ -73,21 +90,56 @@ def run_pipeline(
 def run_stages(plan: PipelinePlan, last: int) -> Outcome:
     """Bring the stages up to `last` up to date, one after the other, until one stops the run."""
     for index, stage in enumerate(plan.stages[: last + 1]):
+        if GATE in stage.requires and not may_optimise(plan, stage):
+            return Outcome(GateError.exit_code, refused=stage.name)
         print(f"[{index + 1}/{len(plan.stages)}] {stage.name}", end=" ", flush=True)
         code = bring_up_to_date(plan, stage)
         write_summary(plan)
-        if code:
+        if code and not has_verdict(stage, code):
             return Outcome(code)
         if not is_finished(stage):
             return Outcome(0, awaiting=stage.name)
+        if stage.name == GATE:
+            print(f"    {gate_line(plan, stage)}", flush=True)
     return Outcome(0)
+
+
+def has_verdict(stage: StagePlan, code: int) -> bool:
+    """Whether a stage that ended with `code` is a gate that refused: finished all the same."""
+    return stage.name == GATE and code == GateError.exit_code and is_finished(stage)
+
+
+def may_optimise(plan: PipelinePlan, stage: StagePlan) -> bool:
+    """Whether the gate lets a stage optimise against the reward model; what refuses it is said."""
+    try:
+        require_passed(plan.output_dir / GATE, plan.output_dir / "reward")
+    except GateError as error:
+        print(f"rlhf run: {stage.name} is not started: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def gate_line(plan: PipelinePlan, gate: StagePlan) -> str:
+    """The gate's verdict in one line: whether it failed, and which stages that stops."""
+    verdict = read_gate(gate.output_dir)
+    failed = ", ".join(verdict["refused_by"])
+    if verdict["override"]:
+        return f"the gate FAILED ({failed}), and is overridden: {verdict['override']['reason']}"
+    if verdict["passed"]:
+        return "the gate is passed"
+    stopped = [stage.name for stage in plan.stages if GATE in stage.requires]
+    stops = f"it stops {', '.join(stopped)}" if stopped else "no stage here optimises against it"
+    return f"the gate FAILED ({failed}): {stops}"
 
 
 def bring_up_to_date(plan: PipelinePlan, stage: StagePlan) -> int:
     """Run one stage unless it is finished and what it reads is unchanged; its exit code."""
     reads, noted = what_is_read(plan, stage), read_json(stage.output_dir / READS_NAME)
-    if noted is not None and noted != reads:
+    if noted is not None and has_changed(noted, reads):
         print("read what has changed since, so it starts over:", end=" ")
+        shutil.rmtree(stage.output_dir)
+    elif is_finished(stage) and is_redone_unasked(stage) and changed_keys(stage):
+        print("was asked for something else, so it is measured again:", end=" ")
         shutil.rmtree(stage.output_dir)
     elif is_finished(stage):
         print("is finished already")
@@ -136,12 +188,18 @@ def validate_stages(plan: PipelinePlan, validate: Validate) -> None:
 def refuse_changed_settings(plan: PipelinePlan, first_redone: int) -> None:
     """A finished stage keeps its settings: changing them means asking for it by name."""
     for stage in plan.stages[:first_redone]:
-        changed = changed_keys(stage) if is_finished(stage) else []
+        finished = is_finished(stage) and not is_redone_unasked(stage)
+        changed = changed_keys(stage) if finished else []
         if changed:
             raise ConfigError(
                 f"{stage.output_dir} was made with other settings ({', '.join(changed)}); "
                 f"use --from_stage {stage.name} to make it again, or another --output_dir"
             )
+
+
+def is_redone_unasked(stage: StagePlan) -> bool:
+    """Whether changed settings simply run the stage again: it trains nothing and takes seconds."""
+    return stage.name == GATE
 
 
 def changed_keys(stage: StagePlan) -> list[str]:
@@ -181,11 +239,45 @@ def is_finished(stage: StagePlan) -> bool:
 
 
 def what_is_read(plan: PipelinePlan, stage: StagePlan) -> dict[str, str]:
-    """sha256 of the manifest of each stage that this one reads, and of its data files."""
-    manifests = {name: plan.output_dir / name / MANIFEST_NAME for name in stage.requires}
-    files = {key: Path(str(stage.config.get(key))) for key in DATA_KEYS}
-    paths = {**manifests, **files}
-    return {name: file_sha256(path) for name, path in paths.items() if path.is_file()}
+    """sha256 of the manifest of each stage that this one reads, and of its data files and folders."""
+    paths = {name: plan.output_dir / name / MANIFEST_NAME for name in stage.requires}
+    for key in DATA_KEYS:
+        value = stage.config.get(key)
+        if isinstance(value, list):
+            paths |= {f"{key} {number}": named_path(one) for number, one in enumerate(value, 1)}
+        else:
+            paths[key] = named_path(value)
+    hashes = {name: content_sha256(path) for name, path in paths.items()}
+    return {name: sha256 for name, sha256 in hashes.items() if sha256 is not None}
+
+
+def has_changed(noted: dict[str, str], reads: dict[str, str]) -> bool:
+    """Whether something that was read is another now, or gone.
+
+    What an earlier version did not note may be the same: nothing is trained again for that.
+    """
+    return any(reads.get(name) != sha256 for name, sha256 in noted.items())
+
+
+def named_path(value: object) -> Path:
+    """The path in a setting's value: the value itself, or what follows NAME= in it."""
+    text = str(value)
+    return Path(text if Path(text).exists() else text.partition("=")[2] or text)
+
+
+def content_sha256(path: Path) -> str | None:
+    """The sha256 of a file, or of a folder's files with their names; None where there is neither.
+
+    The folder of a stage is known by its manifest: its weights may be gigabytes.
+    """
+    if path.is_file():
+        return file_sha256(path)
+    if not path.is_dir():
+        return None
+    if (path / MANIFEST_NAME).is_file():
+        return file_sha256(path / MANIFEST_NAME)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return content_hash([[str(file.relative_to(path)), file_sha256(file)] for file in files])
 
 
 def read_json(path: Path) -> Any:

@@ -60,6 +60,8 @@ def headline(name: str, stage: dict[str, Any]) -> str:
         ceiling = stage.get("noise_ceiling")
         beside = f", noise ceiling {ceiling:.2f}" if ceiling is not None else ""
         return f"accuracy {stage['accuracy']:.2f} [{low:.2f}, {high:.2f}] n={stage['n']}{beside}"
+    if name == "gate" and stage.get("passed") is not None:
+        return gate_headline(stage)
     if name == "ratings" and stage.get("num_judgements") is not None:
         return f"{stage['num_judgements']} judgements on {stage['num_items']} items"
     if name == "sample" and stage.get("num_completions") is not None:
@@ -67,6 +69,15 @@ def headline(name: str, stage: dict[str, Any]) -> str:
     if stage.get("train_loss") is not None:
         return f"train loss {stage['train_loss']:.3f}"
     return ""
+
+
+def gate_headline(stage: dict[str, Any]) -> str:
+    """Whether the gate is passed, and by how many of its checks."""
+    measured = stage["num_checks"] - stage["num_unmeasured"]
+    counts = f"{measured - stage['num_failed']} of {measured} checks hold"
+    if stage["override"]:
+        return f"FAILED, overridden: {stage['override']['reason']} ({counts})"
+    return f"passed, {counts}" if stage["passed"] else f"FAILED, {counts}"
 
 
 def policy_table(policies: dict[str, Any]) -> Table:

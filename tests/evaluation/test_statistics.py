@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rlhf.errors import DataError
 from rlhf.evaluation.statistics import (
+    bootstrap_statistic,
     clustered_bootstrap,
     mean_estimate,
     standard_error,
@@ -122,3 +123,29 @@ def test_refuses_nothing_nan_and_a_missing_cluster() -> None:
         mean_estimate([1.0, float("nan")])
     with pytest.raises(DataError, match="2 values but 1 clusters"):
         clustered_bootstrap([1, 2], ["a"])
+
+
+def test_a_statistic_that_is_a_mean_has_the_mean_s_interval() -> None:
+    values = np.random.default_rng(1).normal(size=60)
+    clusters = [index // 3 for index in range(60)]
+    of_mean = clustered_bootstrap(values, clusters)
+    found = bootstrap_statistic(lambda rows: float(values[rows].mean()), clusters, num_samples=2000)
+    assert found.value == pytest.approx(of_mean.value)
+    assert found.low == pytest.approx(of_mean.low, abs=0.03)
+    assert found.high == pytest.approx(of_mean.high, abs=0.03)
+
+
+def test_rows_of_a_cluster_are_drawn_together_and_undefined_draws_left_out() -> None:
+    clusters = ["a", "a", "b", "c"]
+    drawn = []
+
+    def statistic(rows: np.ndarray) -> float:
+        drawn.append(rows)
+        return float("nan") if 2 not in rows else 1.0
+
+    found = bootstrap_statistic(statistic, clusters, num_samples=50)
+    assert (found.value, found.low, found.high, found.n) == (1.0, 1.0, 1.0, 4)
+    assert all((rows == 0).sum() == (rows == 1).sum() for rows in drawn)
+    alone = bootstrap_statistic(lambda rows: 2.0, ["a", "a"])
+    assert alone.value == 2.0
+    assert math.isnan(alone.low)

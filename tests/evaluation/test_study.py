@@ -229,6 +229,7 @@ def test_simulated_labels_mark_policy_judge_and_manifest(
         ({"dataset_name": "gone.jsonl"}, "gone.jsonl"),
         ({"max_new_tokens": 0}, "at least 1"),
         ({"temperature": -1.0}, "not be negative"),
+        ({"rendering": "html"}, "must be chat or plain"),
     ],
 )
 def test_bad_settings_are_refused(

@@ -15,6 +15,7 @@ sft: {dataset_name: demos.jsonl}
 sample: {dataset_name: prompts.jsonl}
 ratings: simulated
 reward:
+gate: {min_accuracy: 0.55}
 dpo: {beta: 0.2, seed: 4}
 evaluate: {dataset_name: heldout.jsonl}
 """
@@ -43,6 +44,9 @@ def test_every_stage_reads_what_the_ones_before_it_wrote(loop):
     assert stage["ratings"]["completions"] == "runs/x/sample/completions.jsonl"
     assert stage["ratings"]["campaign"] == "loop"
     assert stage["reward"]["dataset_name"] == "runs/x/ratings/judgements.jsonl"
+    assert stage["gate"]["reward_dir"] == "runs/x/reward"
+    assert stage["gate"]["min_accuracy"] == 0.55
+    assert stage["gate"]["dtype"] == "bfloat16"
     assert stage["dpo"]["dataset_name"] == stage["reward"]["dataset_name"]
     assert stage["dpo"]["model_name_or_path"] == "runs/x/sft"
     assert stage["evaluate"]["policies"] == ["base=some-base", "sft=runs/x/sft", "dpo=runs/x/dpo"]
@@ -73,6 +77,7 @@ def test_truth_judges_only_where_the_raters_are_simulated(loop):
         ("stf: {}\nsft: {}", "unknown key 'stf'; did you mean 'sft'"),
         ("seed: 1", "names no stage"),
         ("dpo: {}", "dpo reads what sft writes"),
+        ("gate: {}", "gate reads what reward writes"),
         ("sft: 3", "sft: expected the stage's keys below it"),
         ("sft: [", "loop.yaml:1"),
         ("- sft", "holds no `key: value` lines"),
@@ -119,3 +124,10 @@ def test_overrides_are_keys_with_one_value_several_or_none():
     }
     with pytest.raises(ConfigError, match="expected --KEY VALUE"):
         read_overrides(["0.2"])
+
+
+def test_one_rendering_reaches_every_stage_that_renders(loop):
+    stage = configs(loop, rendering="plain")
+    for name in ("sft", "sample", "reward", "dpo", "evaluate"):
+        assert stage[name]["rendering"] == "plain"
+    assert "rendering" not in stage["gate"]  # reward.json says it

@@ -1,0 +1,210 @@
+"""The gate in a run: what it stops, what it does not, and what is done again for it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf.cli import main
+from rlhf.evaluation.gate.binding import reward_sha256
+from rlhf.manifest import Manifest, write_json
+from rlhf.pipeline import runner
+from rlhf.pipeline.plan import PipelinePlan, StagePlan
+from rlhf.pipeline.runner import Outcome, run_pipeline
+from rlhf.pipeline.summary import headline, write_summary
+from tests.pipeline.test_runner import accept
+
+GATE_READS = ("reward",)
+
+
+class Stages:
+    """Stands in for the stage processes; the gate's asks the reward model for `accuracy`."""
+
+    def __init__(self, accuracy=0.7):
+        self.started = []
+        self.accuracy = accuracy
+
+    def run(self, stage):
+        self.started.append(stage.name)
+        manifest = Manifest(stage=stage.name, config=stage.config)
+        code = 0
+        if stage.name == "reward":
+            weights = f"weights of run {len(self.started)}".encode()
+            (stage.output_dir / "adapter_model.safetensors").write_bytes(weights)
+        if stage.name == "gate":
+            code = self.judge(stage, manifest)
+        manifest.write(stage.output_dir)
+        return code
+
+    def judge(self, stage, manifest):
+        held = self.accuracy >= stage.config["min_accuracy"]
+        reason = stage.config.get("override_reason")
+        override = {"reason": reason} if reason and not held else None
+        verdict = {
+            "passed": held or override is not None,
+            "override": override,
+            "refused_by": [] if held else ["accuracy"],
+            "reward": {"path": "", "sha256": reward_sha256(Path(stage.config["reward_dir"]))},
+            "checks": [{"name": "accuracy", "passed": held}],
+        }
+        write_json(stage.output_dir / "gate.json", verdict)
+        counts = {"num_checks": 3, "num_failed": int(not held), "num_unmeasured": 1}
+        manifest.metrics = {"passed": verdict["passed"], "override": override, **counts}
+        return 0 if verdict["passed"] else 5
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    stages = Stages()
+    monkeypatch.setattr(runner, "run_stage", stages.run)
+    return stages
+
+
+def make_plan(root: Path, *, optimises=False, **gate) -> PipelinePlan:
+    def stage(name, requires, config):
+        config = {"output_dir": str(root / name), **config}
+        return StagePlan(name=name, config=config, output_dir=root / name, requires=requires)
+
+    asked = {"reward_dir": str(root / "reward"), "min_accuracy": 0.6, **gate}
+    planned = [
+        stage("reward", (), {"seed": 0}),
+        stage("gate", GATE_READS, asked),
+        stage("dpo", (), {"beta": 0.1}),
+    ]
+    if optimises:
+        planned.append(stage("ppo", ("reward", "gate"), {}))
+    return PipelinePlan(name="loop", output_dir=root, stages=tuple(planned))
+
+
+def test_a_gate_that_is_passed_lets_all_run(tmp_path, stages, capsys):
+    plan = make_plan(tmp_path, optimises=True)
+    assert run_pipeline(plan, validate=accept) == Outcome(0)
+    assert stages.started == ["reward", "gate", "dpo", "ppo"]
+    assert "the gate is passed" in capsys.readouterr().out
+
+
+def test_a_failed_gate_does_not_stop_what_never_reads_the_reward_model(tmp_path, stages, capsys):
+    plan = make_plan(tmp_path, min_accuracy=0.9)
+    assert run_pipeline(plan, validate=accept) == Outcome(0)
+    assert stages.started == ["reward", "gate", "dpo"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "FAILED" in line]
+    assert lines == ["    the gate FAILED (accuracy): no stage here optimises against it"]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["stages"]["gate"]["passed"] is False
+    assert headline("gate", summary["stages"]["gate"]) == "FAILED, 1 of 2 checks hold"
+
+
+def test_a_failed_gate_stops_what_optimises_with_5_each_time(tmp_path, stages, capsys):
+    plan = make_plan(tmp_path, optimises=True, min_accuracy=0.9)
+    refused = Outcome(5, refused="ppo")
+    assert run_pipeline(plan, validate=accept) == refused
+    assert stages.started == ["reward", "gate", "dpo"]
+    said = capsys.readouterr()
+    assert "the gate FAILED (accuracy): it stops ppo" in said.out
+    (line,) = said.err.strip().splitlines()
+    assert "ppo is not started" in line
+    assert "--override_reason" in line
+    assert run_pipeline(plan, validate=accept) == refused
+    assert stages.started == ["reward", "gate", "dpo"]
+
+
+def test_other_thresholds_measure_again_and_train_nothing(tmp_path, stages):
+    run_pipeline(make_plan(tmp_path, optimises=True, min_accuracy=0.9), validate=accept)
+    plan = make_plan(tmp_path, optimises=True, min_accuracy=0.65)
+    assert run_pipeline(plan, validate=accept) == Outcome(0)
+    assert stages.started == ["reward", "gate", "dpo", "gate", "ppo"]
+
+
+def test_a_written_reason_overrides_and_stands_in_the_summary(tmp_path, stages, capsys):
+    run_pipeline(make_plan(tmp_path, optimises=True, min_accuracy=0.9), validate=accept)
+    why = "only to see it run"
+    plan = make_plan(tmp_path, optimises=True, min_accuracy=0.9, override_reason=why)
+    assert run_pipeline(plan, validate=accept) == Outcome(0)
+    assert stages.started[3:] == ["gate", "ppo"]
+    assert f"is overridden: {why}" in capsys.readouterr().out
+    gate = json.loads((tmp_path / "summary.json").read_text())["stages"]["gate"]
+    assert headline("gate", gate) == f"FAILED, overridden: {why} (1 of 2 checks hold)"
+
+
+def test_a_reward_model_made_again_is_judged_again(tmp_path, stages):
+    plan = make_plan(tmp_path, optimises=True)
+    run_pipeline(plan, validate=accept)
+    stages.accuracy = 0.5
+    assert run_pipeline(plan, validate=accept, from_stage="reward").refused == "ppo"
+    assert stages.started[4:] == ["reward", "gate", "dpo"]
+
+
+def test_a_run_folder_that_was_moved_keeps_its_gate(tmp_path, stages):
+    run_pipeline(make_plan(tmp_path / "run", optimises=True), validate=accept)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    moved = make_plan(tmp_path / "moved", optimises=True)
+    assert run_pipeline(moved, validate=accept) == Outcome(0)
+    assert stages.started == ["reward", "gate", "dpo", "ppo"]
+
+
+def test_until_and_from_the_gate(tmp_path, stages):
+    plan = make_plan(tmp_path, min_accuracy=0.9)
+    assert run_pipeline(plan, validate=accept, until="gate") == Outcome(0)
+    assert run_pipeline(plan, validate=accept, until="gate", from_stage="gate") == Outcome(0)
+    assert stages.started == ["reward", "gate", "gate"]
+
+
+def test_other_pairs_out_of_domain_measure_again_and_train_nothing(tmp_path, stages):
+    """The folder's name stays: what is in it has changed, been added to, or gone."""
+    sets = tmp_path / "sets"
+    sets.mkdir()
+    (sets / "one.jsonl").write_text("a\n")
+    peer = tmp_path / "peer.jsonl"
+    peer.write_text("b\n")
+    plan = make_plan(tmp_path / "run", out_of_domain=[f"mine={sets}", str(peer)])
+    run_pipeline(plan, validate=accept)
+    begun = ["reward", "gate", "dpo"]
+    assert run_pipeline(plan, validate=accept) == Outcome(0)
+    assert stages.started == begun
+    for number, change in enumerate(
+        (
+            lambda: (sets / "one.jsonl").write_text("c\n"),
+            lambda: (sets / "two.jsonl").write_text("a\n"),
+            lambda: (sets / "two.jsonl").unlink(),
+            lambda: peer.write_text("d\n"),
+        ),
+        1,
+    ):
+        change()
+        run_pipeline(plan, validate=accept)
+        assert stages.started == begun + ["gate"] * number
+
+
+def test_what_an_earlier_version_did_not_note_trains_nothing_again(tmp_path, stages):
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "one.jsonl").write_text("a\n")
+    plan = make_plan(tmp_path / "run", out_of_domain=[str(tmp_path / "sets")])
+    run_pipeline(plan, validate=accept)
+    noted = tmp_path / "run" / "gate" / "reads.json"
+    reads = json.loads(noted.read_text())
+    noted.write_text(json.dumps({"reward": reads["reward"]}))
+    run_pipeline(plan, validate=accept)
+    assert stages.started == ["reward", "gate", "dpo"]
+
+
+def test_a_gate_that_breaks_ends_the_run(tmp_path, stages, monkeypatch):
+    monkeypatch.setattr(
+        runner, "run_stage", lambda stage: 5 if stage.name == "gate" else stages.run(stage)
+    )
+    assert run_pipeline(make_plan(tmp_path), validate=accept) == Outcome(5)
+    assert stages.started == ["reward"]
+
+
+def test_a_refused_run_ends_in_a_report_and_5(tmp_path, monkeypatch):
+    def refuse(plan, **options):
+        folder = plan.output_dir / "sft"
+        folder.mkdir(parents=True)
+        Manifest(stage="sft", config={}).write(folder)
+        write_summary(plan)
+        return Outcome(5, refused="ppo")
+
+    monkeypatch.setattr(runner, "run_pipeline", refuse)
+    pipeline = tmp_path / "loop.yaml"
+    pipeline.write_text("sft: {dataset_name: demos.jsonl}\n")
+    assert main(["run", str(pipeline), "--output_dir", str(tmp_path / "run")]) == 5
+    assert (tmp_path / "run" / "report.html").exists()
