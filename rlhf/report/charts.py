@@ -44,11 +44,11 @@ def interval_chart(rows: Rows, *, reference: float | None = None) -> dict[str, A
     `rows` have `label`, `value`, `low`, `high` (null when unknown), `n` and `kind`;
     `reference` is a dashed rule, chance for instance.
     """
-    values = [{**row, "text": f"{row['label']}: {row['value']:.0%}"} for row in rows]
+    values = [{**row, "text": _row_text(row)} for row in rows]
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
-    colour = alt.Color("kind:N", scale=_palette(kinds), legend=None)
+    colour = alt.Color("kind:N", scale=palette(kinds), legend=None)
     base = alt.Chart(alt.Data(values=values)).encode(
-        y=alt.Y("label:N", sort=None, axis=None), tooltip=_interval_tooltip()
+        y=alt.Y("label:N", sort=None, axis=None), tooltip=interval_tooltip()
     )
     axis = alt.Axis(format="%", tickCount=5)
     bars = base.mark_rule(strokeWidth=3, opacity=0.55).encode(
@@ -63,8 +63,8 @@ def interval_chart(rows: Rows, *, reference: float | None = None) -> dict[str, A
     )
     layers = [bars, dots, labels]
     if reference is not None:
-        layers.insert(0, _rule(reference))
-    return _spec(alt.layer(*layers), height=_LABELLED_ROW_HEIGHT * len(rows))
+        layers.insert(0, rule(reference))
+    return finished(alt.layer(*layers), height=_LABELLED_ROW_HEIGHT * len(rows))
 
 
 def bar_chart(rows: Rows, *, share: bool = False) -> dict[str, Any]:
@@ -72,19 +72,19 @@ def bar_chart(rows: Rows, *, share: bool = False) -> dict[str, Any]:
     scale = alt.Scale(domain=[0, 1]) if share else alt.Scale(zero=True, nice=True)
     axis = alt.Axis(format="%" if share else "d", tickCount=5)
     base = alt.Chart(alt.Data(values=[dict(row) for row in rows])).encode(
-        y=alt.Y("label:N", sort=None, title=None), tooltip=_interval_tooltip("%" if share else "")
+        y=alt.Y("label:N", sort=None, title=None), tooltip=interval_tooltip("%" if share else "")
     )
     bars = base.mark_bar(color=MARKS[0], height=16).encode(
         x=alt.X("value:Q", scale=scale, axis=axis, title=None)
     )
     whiskers = base.mark_rule(strokeWidth=2, color="currentColor").encode(x="low:Q", x2="high:Q")
-    return _spec(alt.layer(bars, whiskers), height=_ROW_HEIGHT * len(rows))
+    return finished(alt.layer(bars, whiskers), height=_ROW_HEIGHT * len(rows))
 
 
 def curve_chart(log: Rows, keys: Sequence[str]) -> dict[str, Any] | None:
     """A training log's `keys` over steps; None when the log has none of them."""
     points = [
-        {"step": row["step"], "value": row[key], "series": key}
+        {"step": row["step"], "value": row[key], "series": _series_name(key, keys)}
         for key in keys
         for row in thinned([row for row in log if isinstance(row.get(key), (int, float))])
     ]
@@ -94,8 +94,8 @@ def curve_chart(log: Rows, keys: Sequence[str]) -> dict[str, Any] | None:
     shares = "accurac" in keys[0]
     scale = alt.Scale(domain=[0, 1]) if shares else alt.Scale(zero=False, nice=True)
     axis = alt.Axis(format="%", tickCount=5) if shares else alt.Axis(tickCount=5)
-    colour = alt.Color("series:N", scale=_palette(present), legend=_legend(present))
-    whole = alt.Axis(format="d", tickMinStep=1, tickCount=6)
+    colour = alt.Color("series:N", scale=palette(present), legend=legend(present))
+    whole = alt.Axis(format="d", **_whole_ticks([point["step"] for point in points]))
     chart = (
         alt.Chart(alt.Data(values=points))
         .mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=28))
@@ -106,7 +106,23 @@ def curve_chart(log: Rows, keys: Sequence[str]) -> dict[str, Any] | None:
             tooltip=["series:N", "step:Q", alt.Tooltip("value:Q", format=".4~g")],
         )
     )
-    return _spec(chart, height=_CURVE_HEIGHT)
+    return finished(chart, height=_CURVE_HEIGHT)
+
+
+def _whole_ticks(steps: Sequence[float]) -> dict[str, Any]:
+    """Where the axis of steps has its ticks: at each of a few, else at some whole ones."""
+    first, last = round(min(steps)), round(max(steps))
+    if last - first <= 6:  # left to itself the axis halves them, and prints each half as a whole
+        return {"values": list(range(first, last + 1))}
+    return {"tickMinStep": 1, "tickCount": 6}
+
+
+def _series_name(key: str, keys: Sequence[str]) -> str:
+    """A curve's name in the legend: of one measure training and held out, of several theirs."""
+    criterion = key.removeprefix("eval_").partition("accuracy_")[2]
+    if key.startswith("eval_"):
+        return f"{criterion}, held out" if criterion else "held out"
+    return criterion or ("training" if f"eval_{key}" in keys else key)
 
 
 def thinned(rows: Rows, limit: int = MAX_POINTS) -> Rows:
@@ -116,33 +132,13 @@ def thinned(rows: Rows, limit: int = MAX_POINTS) -> Rows:
     return [rows[round(index * (len(rows) - 1) / (limit - 1))] for index in range(limit)]
 
 
-def reliability_chart(rows: Rows) -> dict[str, Any]:
-    """What the reward model said against what the labels said, with intervals and the diagonal.
-
-    `rows` have `said`, `value`, `low`, `high`, `n`; confidence lies in 0.5 to 1.
-    """
-    ends = alt.Data(values=[{"said": 0.5, "value": 0.5}, {"said": 1.0, "value": 1.0}])
-    x = alt.X(
-        "said:Q",
-        scale=alt.Scale(domain=[0.5, 1]),
-        title="the reward model's confidence",
-        axis=alt.Axis(format="%", tickCount=5),
-    )
-    y = alt.Y("value:Q", scale=alt.Scale(domain=[0, 1]), title="share that agrees with the label")
-    diagonal = alt.Chart(ends).mark_line(strokeDash=[5, 4], strokeWidth=1.5, color=MARKS[4])
-    base = alt.Chart(alt.Data(values=[dict(row) for row in rows])).encode(
-        x=x, tooltip=[alt.Tooltip("said:Q", format=".0%"), *_interval_tooltip()[1:]]
-    )
-    bars = base.mark_rule(strokeWidth=3, opacity=0.55, color=MARKS[0]).encode(
-        y=alt.Y("low:Q", scale=alt.Scale(domain=[0, 1])), y2="high:Q"
-    )
-    dots = base.mark_point(filled=True, size=90, opacity=1, color=MARKS[0]).encode(
-        y=y.axis(format="%", tickCount=5)
-    )
-    return _spec(alt.layer(diagonal.encode(x=x, y=y), bars, dots), height=260)
+def _row_text(row: Mapping[str, Any]) -> str:
+    counted = f" (n={row['n']})" if row.get("n") else ""
+    return f"{row['label']}: {row['value']:.0%}{counted}"
 
 
-def _interval_tooltip(unit: str = "%") -> list[alt.Tooltip]:
+def interval_tooltip(unit: str = "%") -> list[alt.Tooltip]:
+    """What a mark says when it is pointed at: label, value, interval, n."""
     number = ".0%" if unit == "%" else ".1f"
     fields = [alt.Tooltip("label:N", title=" ")]
     for name, title in (("value", "value"), ("low", "95% from"), ("high", "95% to")):
@@ -150,27 +146,40 @@ def _interval_tooltip(unit: str = "%") -> list[alt.Tooltip]:
     return [*fields, alt.Tooltip("n:Q", title="n")]
 
 
-def _rule(position: float) -> alt.Chart:
-    rule = alt.Chart(alt.Data(values=[{"at": position}])).mark_rule(
+def rule(position: float) -> alt.Chart:
+    """A dashed upright line."""
+    line = alt.Chart(alt.Data(values=[{"at": position}])).mark_rule(
         strokeDash=[5, 4], strokeWidth=1.5, color=MARKS[4]
     )
-    return rule.encode(x="at:Q")
+    return line.encode(x="at:Q")
 
 
-def _palette(names: Sequence[str]) -> alt.Scale:
+def palette(names: Sequence[str]) -> alt.Scale:
+    """The marks' colours for `names`, in their order."""
     return alt.Scale(domain=list(names), range=[MARKS[i % len(MARKS)] for i in range(len(names))])
 
 
-def _legend(names: Sequence[str]) -> alt.Legend | None:
+def legend(names: Sequence[str]) -> alt.Legend | None:
+    """A legend over the chart; none for a single name."""
     if len(names) < 2:
         return None
     return alt.Legend(orient="top", title=None, labelLimit=260, columns=2)
 
 
-def _spec(chart: alt.Chart | alt.LayerChart, *, height: float) -> dict[str, Any]:
-    """The chart as wide as its place on the page, on no background of its own."""
+def finished(chart: alt.Chart | alt.LayerChart, *, height: float) -> dict[str, Any]:
+    """The chart as wide as its place on the page, on no background of its own.
+
+    Unchecked against Vega-Lite's schema, which takes longer than all the rest: the tests draw
+    every chart in a browser, where an error is heard.
+    """
     sized = chart.properties(width="container", height=height, background="transparent")
-    styled = sized.configure(font="system-ui, sans-serif").configure_view(stroke=None)
-    styled = styled.configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight="normal")
-    styled = styled.configure_legend(labelFontSize=12, symbolStrokeWidth=3)
-    return styled.to_dict()
+    return {**sized.to_dict(validate=False), "config": _CONFIG}
+
+
+# Put in as it is: Altair's own way copies the chart with its data for every setting.
+_CONFIG = {
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": None},
+    "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
+    "legend": {"labelFontSize": 12, "symbolStrokeWidth": 3},
+}

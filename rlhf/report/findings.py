@@ -1,23 +1,19 @@
 """What a run shows, in plain sentences, and what a reader should beware of."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from rlhf.records import FEW_PROMPTS, READS
+from rlhf.report.doctor import doctor_warnings
+from rlhf.report.drawing import reward_accuracy
+from rlhf.report.gate import gate_findings, gate_warnings
+from rlhf.report.pairs import heldout_pairs
 from rlhf.report.reading import Run
+from rlhf.report.reward import spread_words
+from rlhf.report.wording import Finding, interval, known, label_of, percent, sentence_start
 
 _SHARE_ENDED = 0.75
 _LENGTH_DRIFT = 1.5
-_ACRONYMS = {"sft", "dpo", "ppo", "kto"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One sentence; `simulated` when a number in it was made from simulated raters."""
-
-    text: str
-    simulated: bool = False
 
 
 def findings(run: Run) -> list[Finding]:
@@ -32,6 +28,7 @@ def findings(run: Run) -> list[Finding]:
             judge = judge_text(run, str(rate.get("judge")))
             sentences.append(win_sentence(name, baseline, rate, judge, shorter))
     sentences += reward_sentences(run)
+    sentences += gate_findings(run)
     sentences += [drift_sentence(name, policy, baseline) for name, policy in _moved(run)]
     if not sentences:
         sentences.append(Finding(text=_progress_sentence(run)))
@@ -83,7 +80,10 @@ def reward_sentences(run: Run) -> list[Finding]:
     ceiling = metrics.get("noise_ceiling")
     if ceiling is not None:
         text += f" The raters' own noise sets a ceiling of about {percent(ceiling)}."
-    return [Finding(text=text, simulated=simulated)]
+    found = [Finding(text=text, simulated=simulated)]
+    pairs = heldout_pairs(run)
+    told = spread_words(pairs.decided) if pairs is not None else ""
+    return [*found, Finding(text=told, simulated=simulated)] if told else found
 
 
 def drift_sentence(name: str, policy: Mapping[str, Any], baseline: str) -> Finding:
@@ -102,7 +102,8 @@ def drift_sentence(name: str, policy: Mapping[str, Any], baseline: str) -> Findi
 
 def warnings(run: Run) -> list[str]:
     """What weakens the numbers above, each with what it means."""
-    found = [*_evaluation_warnings(run), *_reward_warnings(run), *_record_warnings(run)]
+    found = [*gate_warnings(run), *_evaluation_warnings(run), *_reward_warnings(run)]
+    found += [*doctor_warnings(run), *_record_warnings(run)]
     return list(dict.fromkeys(found))
 
 
@@ -188,39 +189,6 @@ def ranked_policies(run: Run) -> list[tuple[str, dict[str, Any]]]:
 def baseline_of(run: Run) -> str:
     """The policy that the others are compared with."""
     return str(run.metrics("evaluate").get("baseline", "sft"))
-
-
-def reward_accuracy(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The reward stage's accuracy in the shape of an estimate."""
-    low, high = metrics.get("accuracy_ci") or (None, None)
-    return {"value": metrics["accuracy"], "low": low, "high": high, "n": metrics.get("n")}
-
-
-def known(estimate: Mapping[str, Any] | None) -> bool:
-    """Whether an estimate is there and has a value."""
-    return bool(estimate) and estimate.get("value") is not None
-
-
-def label_of(policy: str) -> str:
-    """A policy's name as a sentence writes it: `dpo` as DPO, others as they are."""
-    return policy.upper() if policy in _ACRONYMS else policy
-
-
-def sentence_start(text: str) -> str:
-    """The text with a capital first letter, the rest as it is."""
-    return text[:1].upper() + text[1:]
-
-
-def percent(share: float | None) -> str:
-    """`0.643` as `64%`."""
-    return "unknown" if share is None else f"{100 * share:.0f}%"
-
-
-def interval(estimate: Mapping[str, Any]) -> str:
-    """`95% interval 55-73%`, or that none can be given."""
-    if estimate.get("low") is None or estimate.get("high") is None:
-        return "too few for an interval"
-    return f"95% interval {100 * estimate['low']:.0f}\N{EN DASH}{percent(estimate['high'])}"
 
 
 def _verdict_on_chance(rate: Mapping[str, Any], claim: str) -> str:

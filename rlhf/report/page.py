@@ -2,7 +2,7 @@
 
 import functools
 import html
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,16 @@ import yaml
 
 from rlhf.evaluation.drift import num_words
 from rlhf.manifest import Manifest, write_text
-from rlhf.records import content_hash
+from rlhf.records import STAGES, content_hash
 from rlhf.report import findings as found
+from rlhf.report.doctor import doctor_rows
 from rlhf.report.figures import figures
-from rlhf.report.reading import STAGES, Run
+from rlhf.report.gate import verdict_of
+from rlhf.report.judgements import anchor_of, judgement_rows, raters_names
+from rlhf.report.misjudged import worst_cards
+from rlhf.report.pairs import heldout_pairs
+from rlhf.report.reading import Run
+from rlhf.report.wording import interval, known, label_of, number, percent, prompt_text, score_text
 
 NUM_SHOWN = 10
 MAX_CHARACTERS = 1_200_000  # of completions, escaped: the page stays under 3 MB
@@ -25,6 +31,7 @@ _PURPOSES = {
     "sample": "writes the completions to compare",
     "ratings": "raters compare completions",
     "reward": "learns which completion raters prefer",
+    "gate": "says whether the reward model may be tuned against",
     "dpo": "tunes the policy to what raters prefer",
     "ppo": "tunes the policy to the reward model",
     "evaluate": "compares the policies on held-out prompts",
@@ -51,6 +58,10 @@ def write_report(run: Run, output: Path) -> Path:
 def render(run: Run) -> str:
     """The page's HTML."""
     template = _environment().get_template("report.html")
+    names, pairs = raters_names(run), heldout_pairs(run)
+    pairs = pairs.decided if pairs is not None else None  # a tie can be no mistake
+    worst = worst_cards(run, pairs, names)
+    judgements = judgement_rows(run, worst, names)
     return template.render(
         title=f"Report: {run.folder.resolve().name}",
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -58,6 +69,13 @@ def render(run: Run) -> str:
         findings=found.findings(run),
         warnings=found.warnings(run),
         chain=chain(run),
+        labels=label_ids(run, {row["voice"].id for row in judgements}),
+        verdict=verdict_of(run),
+        worst=worst,
+        num_wrong=0 if pairs is None else int((pairs.gaps < 0).sum()),
+        num_pairs=0 if pairs is None else len(pairs),
+        judgements=judgements,
+        doctor=doctor_rows(run),
         figures=figures(run),
         policies=policy_table(run),
         baseline=found.baseline_of(run),
@@ -71,9 +89,13 @@ def render(run: Run) -> str:
 
 
 def chain(run: Run) -> list[dict[str, Any]]:
-    """A card for each stage in the order of the loop, those that have not run among them."""
+    """A card for each stage in the order of the loop, those that have not run among them.
+
+    Of a stage alone, only its own.
+    """
     extra = [name for name in run.stages if name not in STAGES]
-    return [_card(run, name) for name in [*STAGES[:-1], *extra, STAGES[-1]]]
+    names = [*STAGES[:-1], *extra, STAGES[-1]]
+    return [_card(run, name) for name in names if name in run.stages or not run.alone]
 
 
 def _card(run: Run, name: str) -> dict[str, Any]:
@@ -88,15 +110,21 @@ def _card(run: Run, name: str) -> dict[str, Any]:
         "counts": _counts(manifest),
         "reads": [_source_stage(run, entry) for entry in manifest.inputs.items()],
         "config": yaml.safe_dump(manifest.config, sort_keys=True, allow_unicode=True),
-        "label_ids": label_ids(run) if name == "reward" else [],
-        "metrics": {key: value for key, value in manifest.metrics.items() if key != "policies"},
+        "provenance": _without(manifest.provenance, "doctor"),  # it has a section of its own
+        "metrics": _without(manifest.metrics, "policies"),
     }
 
 
-def label_ids(run: Run) -> list[str]:
-    """The ids of the judgements behind the reward model's held-out pairs, in order."""
-    found = {str(one) for row in run.heldout for one in row.get("judgement_ids") or ()}
-    return sorted(found)
+def _without(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name != key}
+
+
+def label_ids(run: Run, written_out: Container[str]) -> list[dict[str, Any]]:
+    """The judgements behind the reward model's held-out pairs in order: each one's `id`,
+    `anchor`, and whether it is `written_out` elsewhere on the page.
+    """
+    ids = sorted({str(one) for row in run.heldout for one in row.get("judgement_ids") or ()})
+    return [{"id": one, "anchor": anchor_of(one), "written_out": one in written_out} for one in ids]
 
 
 def _counts(manifest: Manifest) -> list[tuple[str, Any]]:
@@ -126,7 +154,7 @@ def policy_table(run: Run) -> list[dict[str, Any]]:
         rate = policy.get(f"win_rate_vs_{baseline}")
         row = {
             "name": name,
-            "rate": rate if found.known(rate) else None,
+            "rate": rate if known(rate) else None,
             "kl": policy.get(f"kl_to_{baseline}"),
             "kl_se": policy.get(f"kl_to_{baseline}_se"),
             "simulated": bool(policy.get("trained_on_simulated")),
@@ -154,16 +182,6 @@ def prompt_cards(run: Run) -> list[dict[str, Any]]:
     return cards
 
 
-def prompt_text(prompt: object) -> str:
-    """A prompt as a reader sees it: its text, or each turn after its role."""
-    if not isinstance(prompt, list):
-        return str(prompt)
-    turns = [turn for turn in prompt if isinstance(turn, dict)]
-    if len(turns) == 1:
-        return str(turns[0].get("content", ""))
-    return "\n".join(f"{turn.get('role', '')}: {turn.get('content', '')}" for turn in turns)
-
-
 def _texts(policies: Mapping[str, Any]) -> list[dict[str, Any]]:
     cards = []
     for name, completion in policies.items():
@@ -186,6 +204,7 @@ def vega_bundle() -> str:
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
+@functools.cache
 def _environment() -> Any:
     import jinja2
 
@@ -196,23 +215,9 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = found.percent
-    environment.filters["interval"] = found.interval
+    environment.filters["percent"] = percent
+    environment.filters["interval"] = interval
     environment.filters["number"] = number
     environment.filters["score"] = score_text
-    environment.filters["label"] = found.label_of
+    environment.filters["label"] = label_of
     return environment
-
-
-def score_text(value: object) -> str:
-    """A judge's score of one completion, to two decimals."""
-    return f"{value:.2f}" if isinstance(value, (int, float)) else "unknown"
-
-
-def number(value: object) -> str:
-    """A number with as many digits as a reader can use; other values as text."""
-    if isinstance(value, bool) or value is None:
-        return "unknown" if value is None else str(value).lower()
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)

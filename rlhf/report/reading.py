@@ -1,79 +1,124 @@
 """Reads whatever a run folder holds; what is missing or damaged is noted, not fatal."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlhf.errors import ConfigError, DataError
+from rlhf.evaluation.gate.heldout import checked_row
 from rlhf.manifest import MANIFEST_NAME, Manifest
 from rlhf.records import STAGES
 
 LOGGED_STAGES = ("sft", "reward", "dpo", "ppo")
+GATE_NAME = "gate.json"
+DOCTOR_NAME = "doctor.json"
+
+Row = dict[str, Any]
 
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One run folder as it was found.
+    """One run folder as it was found, or the folder of a single stage (`alone`).
 
-    `logs` are a stage's training log rows, `heldout` the reward model's held-out pairs,
-    `rows` the evaluation's prompts with each policy's completion, `gaps` what could not be
-    read, in words.
+    `logs` are a stage's training log rows, `heldout` the reward model's held-out pairs and
+    `train_sample` some that it was trained on, `judgements` those behind the held-out pairs by
+    id, `gate` what gate.json says, `doctor` its findings by stage, `rows` the evaluation's
+    prompts with each policy's completion, `gaps` what could not be read, in words.
     """
 
     folder: Path
+    alone: bool = False
+    places: dict[str, Path] = field(default_factory=dict)
     stages: dict[str, Manifest] = field(default_factory=dict)
-    logs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    heldout: list[dict[str, Any]] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    logs: dict[str, list[Row]] = field(default_factory=dict)
+    heldout: list[Row] = field(default_factory=list)
+    train_sample: list[Row] = field(default_factory=list)
+    judgements: dict[str, Row] = field(default_factory=dict)
+    gate: Row | None = None
+    doctor: dict[str, list[Row]] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
 
     def metrics(self, stage: str) -> dict[str, Any]:
         """A stage's metrics; empty when it has not run."""
         return self.stages[stage].metrics if stage in self.stages else {}
 
+    def is_simulated(self, stage: str) -> bool:
+        """Whether a stage that has run rests on simulated raters."""
+        return stage in self.stages and self.stages[stage].simulated
+
     @property
     def simulated(self) -> bool:
-        """Whether any stage rests on simulated raters."""
-        return any(manifest.simulated for manifest in self.stages.values())
+        """Whether anything in the run rests on simulated raters."""
+        gated = self.gate is not None and bool(self.gate.get("simulated"))
+        return gated or any(manifest.simulated for manifest in self.stages.values())
 
 
 def read_run(folder: Path) -> Run:
-    """The run in a folder. ConfigError when it is missing, DataError when no stage is in it."""
+    """The run in a folder, which may be a single stage's.
+
+    ConfigError when the folder is missing, DataError when no stage has left anything in it.
+    """
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; give the --output_dir of a run")
-    run = Run(folder=folder)
-    for name in _stage_names(folder):
-        _read_stage(run, name)
-    if not run.stages:
+        raise ConfigError(f"{folder}: no such folder; give the --output_dir of a run or a stage")
+    run = Run(folder=folder, alone=(folder / MANIFEST_NAME).exists())
+    run.places = _places(folder)
+    for name, place in run.places.items():
+        _read_stage(run, name, place)
+    _read_gate(run)
+    _read_doctor(run)
+    if not run.stages and run.gate is None and not run.doctor:
         problem = run.gaps[0] if run.gaps else "no finished stage here"
         raise DataError(f"{folder}: {problem}; run a stage, then report again")
-    absent = [name for name in STAGES if name not in run.stages and name not in _noted(run)]
-    run.gaps += [f"{name}: this stage has not finished in this run" for name in absent]
+    if not run.alone:
+        run.gaps += list(_unfinished(run))
     if "reward" in run.stages:
-        run.heldout = _read_lines(run, folder / "reward" / "heldout.jsonl")
+        run.heldout = _scored(run, "heldout.jsonl")
+        run.train_sample = _scored(run, "train_sample.jsonl", expected=False)
+        run.judgements = _read_judgements(run)
     if "evaluate" in run.stages:
-        run.rows = _read_lines(run, folder / "evaluate" / "completions.jsonl")
+        run.rows = _read_lines(run, "evaluate", "completions.jsonl")
     return run
 
 
-def _stage_names(folder: Path) -> list[str]:
-    """The known stages in their order, then any other folder with a manifest by name."""
-    found = {path.parent.name for path in folder.glob(f"*/{MANIFEST_NAME}")}
-    return [name for name in STAGES if name in found] + sorted(found - set(STAGES))
+def _places(folder: Path) -> dict[str, Path]:
+    """Folders by stage: the known in their order, then any other with a manifest by name."""
+    found = {path.parent.name: path.parent for path in folder.glob(f"*/{MANIFEST_NAME}")}
+    if (folder / MANIFEST_NAME).exists():
+        found = {name: place for name, place in found.items() if name in STAGES}
+        found[_stage_in(folder)] = folder
+    ordered = [name for name in STAGES if name in found] + sorted(found.keys() - set(STAGES))
+    return {name: found[name] for name in ordered}
 
 
-def _noted(run: Run) -> set[str]:
-    return {gap.partition(":")[0] for gap in run.gaps}
-
-
-def _read_stage(run: Run, name: str) -> None:
+def _stage_in(folder: Path) -> str:
+    """Which stage a folder's manifest is of; the folder's own name when it does not say."""
     try:
-        run.stages[name] = Manifest.read(run.folder / name)
+        return Manifest.read(folder).stage
+    except DataError:
+        return folder.resolve().name
+
+
+def _unfinished(run: Run) -> Iterator[str]:
+    noted = {gap.partition(":")[0] for gap in run.gaps}
+    for name in STAGES:
+        if name in run.stages or name in noted:
+            continue
+        if name != "gate":
+            yield f"{name}: this stage has not finished in this run"
+        elif run.gate is None and "reward" in run.stages:
+            yield "gate: it has not been asked, so nothing has checked the reward model"
+
+
+def _read_stage(run: Run, name: str, place: Path) -> None:
+    try:
+        run.stages[name] = Manifest.read(place)
     except DataError:
         run.gaps.append(f"{name}: its {MANIFEST_NAME} is damaged; run the stage again")
         return
-    log = run.folder / name / "log.json"
+    log = place / "log.json"
     if not log.exists():
         if name in LOGGED_STAGES:
             run.gaps.append(f"{name}: no log.json, so no curves")
@@ -85,20 +130,109 @@ def _read_stage(run: Run, name: str) -> None:
         run.gaps.append(f"{name}: its log.json is damaged, so no curves")
 
 
-def _read_lines(run: Run, path: Path) -> list[dict[str, Any]]:
-    name = f"{path.parent.name}: {path.name}"
+def _read_gate(run: Run) -> None:
+    """The gate's verdict, of a refused run too: a gate that failed leaves no manifest."""
+    paths = [place / GATE_NAME for place in (run.folder / "gate", run.folder)]
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        if "gate" in run.stages:
+            run.gaps.append(f"gate: {GATE_NAME} is missing, so its checks are not shown")
+        return
+    gate = _json(path)
+    checks = gate.get("checks") if isinstance(gate, dict) else None
+    if not isinstance(checks, list) or not all(isinstance(check, dict) for check in checks):
+        run.gaps.append(f"gate: its {GATE_NAME} is damaged, so its verdict is unknown")
+        return
+    run.gate = gate
+
+
+def _read_doctor(run: Run) -> None:
+    """The doctor's findings of each stage, of one that it stopped too."""
+    stopped = {path.parent.name: path.parent for path in run.folder.glob(f"*/{DOCTOR_NAME}")}
+    for name, place in {**(stopped if not run.alone else {}), **run.places}.items():
+        path = place / DOCTOR_NAME
+        manifest = run.stages.get(name)
+        found = manifest.provenance.get("doctor") if manifest else None
+        if path.exists():
+            told = _json(path)
+            told = told.get("findings") if isinstance(told, dict) else told
+            if isinstance(told, list):
+                found = told
+            else:
+                run.gaps.append(f"{name}: its {DOCTOR_NAME} is damaged")
+        if isinstance(found, list):
+            run.doctor[name] = [row for row in found if isinstance(row, dict) and "name" in row]
+
+
+def _json(path: Path) -> Any:
+    """What a JSON file holds; None when it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _read_lines(run: Run, stage: str, file_name: str, *, expected: bool = True) -> list[Row]:
+    path = run.places[stage] / file_name
+    name = f"{stage}: {file_name}"
     if not path.exists():
-        run.gaps.append(f"{name} is missing")
+        if expected:
+            run.gaps.append(f"{name} is missing")
         return []
-    rows: list[dict[str, Any]] = []
-    # Not splitlines: a completion may hold U+2028 or a form feed, which it would split at.
-    for number, line in enumerate(path.read_bytes().rstrip(b"\n").split(b"\n"), start=1):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
+    rows = []
+    for number, row in _lines(path):
+        if row is None:
             run.gaps.append(f"{name} is damaged at line {number}; what stands above it is shown")
             break
         rows.append(row)
     return rows
+
+
+def _scored(run: Run, file_name: str, *, expected: bool = True) -> list[Row]:
+    """The reward model's rows that have texts and finite scores; the others are noted."""
+    rows = _read_lines(run, "reward", file_name, expected=expected)
+    kept = [row for row in rows if _is_scored(row)]
+    if len(kept) < len(rows):
+        count = f"reward: {len(rows) - len(kept)} rows of {file_name}"
+        run.gaps.append(f"{count} have no texts or scores and are left out")
+    return kept
+
+
+def _is_scored(row: Row) -> bool:
+    try:
+        checked_row("", row)
+    except DataError:
+        return False
+    return True
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Row | None]]:
+    """The JSON objects of a file with their lines' numbers, None where a line holds none."""
+    # Not splitlines: a completion may hold U+2028 or a form feed, which it would split at.
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            yield number, row if isinstance(row, dict) else None
+
+
+def _read_judgements(run: Run) -> dict[str, Row]:
+    """The judgements behind the held-out pairs, as far as their file is still there."""
+    wanted = {str(one) for row in run.heldout for one in row.get("judgement_ids") or ()}
+    path = run.folder / "ratings" / "judgements.jsonl"
+    if not path.is_file():  # a stage alone names the file that it read
+        path = Path(str(run.stages["reward"].config.get("dataset_name", "")))
+    if not wanted or path.suffix != ".jsonl" or not path.is_file():
+        return {}
+    found: dict[str, Row] = {}
+    for number, row in _lines(path):
+        if row is None:
+            run.gaps.append(f"ratings: {path.name} is damaged at line {number}")
+            break
+        if str(row.get("id")) in wanted:
+            found[str(row["id"])] = row
+    return found

@@ -4,10 +4,18 @@ import hashlib
 import json
 import math
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rlhf.manifest import Manifest, write_json
+from tests.report.reward_runs import (
+    heldout_rows,
+    judgement_rows_of,
+    write_gate,
+    write_reward,
+    write_rows,
+)
 
 HOSTILE = (
     "</script><script>window.pwned = 1</script><img src=http://evil.example/x.png "
@@ -17,14 +25,22 @@ _WORDS = ["wrap", "the", "bread", "in", "cloth", "and", "keep", "it", "dry", "th
 
 
 def make_run(
-    folder: Path, *, simulated: bool = True, stages: tuple[str, ...] | None = None
+    folder: Path,
+    *,
+    simulated: bool = True,
+    stages: tuple[str, ...] | None = None,
+    gate: str = "passed",
 ) -> Path:
-    """A run of the whole pipeline (or of `stages`) with plausible numbers under `folder`."""
+    """A run of the whole pipeline (or of `stages`) with plausible numbers under `folder`.
+
+    `gate` is how its gate went: passed, failed, or overridden.
+    """
     makers = {
         "sft": _sft,
         "sample": _sample,
         "ratings": _ratings,
         "reward": _reward,
+        "gate": partial(write_gate, outcome=gate),
         "dpo": _dpo,
         "evaluate": _evaluate,
     }
@@ -73,33 +89,13 @@ def _ratings(stage: Path, manifest: Manifest) -> None:
     manifest.inputs = {"completions": _input(str(stage.parent / "sample/completions.jsonl"), 200)}
     manifest.metrics = {"num_items": 200, "num_judgements": 600, "noise_ceiling": 0.86}
     manifest.provenance = {"judgement_ids_sha256": "cd" * 32, "campaign": "quick"}
+    rows = judgement_rows_of(heldout_rows(manifest.simulated))
+    write_rows(stage / "judgements.jsonl", rows)
 
 
 def _reward(stage: Path, manifest: Manifest) -> None:
     manifest.inputs = {"preferences": _input(f"feedback:{stage.parent}/feedback.db#quick", 180)}
-    labels = {"kind": "feedback", "num_labels": 540, "label_ids_sha256": "ab" * 32}
-    manifest.provenance = {"data": labels}
-    manifest.metrics = {
-        "accuracy": 0.775,
-        "accuracy_ci": [0.65, 0.9],
-        "n": 40,
-        "ece": 0.081,
-        "noise_ceiling": 0.86,
-        "longer_accuracy": {"value": 0.4, "low": 0.26, "high": 0.55, "n": 40},
-    }
-    rng = random.Random(0)
-    with (stage / "heldout.jsonl").open("w") as stream:
-        for index in range(40):
-            gap = rng.gauss(0.9, 1.2)
-            chosen, rejected = _text(rng, 12), _text(rng, 18)
-            row = {"chosen": chosen, "rejected": rejected, "p_chosen": 0.9}
-            row["judgement_ids"] = [f"judgement-{3 * index + i:05d}" for i in range(3)]
-            stream.write(json.dumps(row | {"chosen_score": gap, "rejected_score": 0.0}) + "\n")
-    rows = [
-        {"step": i, "loss": 0.7 - 0.02 * i, "accuracy": 0.5 + 0.02 * i, "margin": 0.05 * i}
-        for i in range(1, 15)
-    ]
-    write_json(stage / "log.json", rows)
+    write_reward(stage, manifest)
 
 
 def _dpo(stage: Path, manifest: Manifest) -> None:

@@ -169,7 +169,11 @@ def test_nothing_to_report_is_an_error(tmp_path: Path) -> None:
 
 def test_warns_of_what_weakens_the_numbers(tmp_path: Path) -> None:
     run = run_of(tmp_path)
-    assert warnings(run) == []
+    assert warnings(run) == [
+        "The gate did not measure 1 of its 6 checks: the spread predicts error; "
+        "its table says why.",
+        "Reward: 4 rows dropped: longer than max_length (2%).",
+    ]
     evaluate, reward = run.stages["evaluate"].metrics, run.stages["reward"].metrics
     evaluate |= {"num_prompts": 12, "truth_length_r2": 0.7, "temperature": 0.5}
     evaluate["policies"]["dpo"] |= {"kl_to_sft": -0.2, "mean_tokens": 20.0, "num_empty": 3}
@@ -202,8 +206,30 @@ def test_a_ceiling_that_is_unknown_is_left_out_of_the_chart(tmp_path: Path) -> N
     run.stages["reward"].metrics["noise_ceiling"] = None
     caption = figures(run)["reward"][0]["caption"]
     assert "ceiling" not in caption
-    assert caption.startswith("the reward model: 78% (65% to 90%); picking the longer: 40%")
+    assert caption.startswith("the reward model: 78% (65% to 90%); on its training pairs: 100%")
+
+
+def test_length_alone_is_measured_as_the_gate_does_where_there_are_pairs(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    for index, row in enumerate(run.heldout):  # longer in 1 pair of 4
+        row |= {"num_chosen_tokens": 9 if index % 4 == 0 else 1, "num_rejected_tokens": 5}
+    caption = figures(run)["reward"][0]["caption"]
+    assert "picking the longer (in tokens): 25%" in caption
+    assert "picking the shorter (in tokens): 75%" in caption
+    run.heldout = []
+    caption = figures(run)["reward"][0]["caption"]
+    assert "picking the longer: 40% (26% to 55%)" in caption
     assert "picking the shorter: 60% (45% to 74%)" in caption
+
+
+def test_few_steps_are_each_a_tick() -> None:
+    few, many = (
+        curve_chart([{"step": i, "loss": 1.0} for i in range(1, n)], ["loss"]) for n in (4, 90)
+    )
+    assert few is not None
+    assert many is not None
+    assert few["encoding"]["x"]["axis"]["values"] == [1, 2, 3]
+    assert "values" not in many["encoding"]["x"]["axis"]
 
 
 def test_bars_start_at_zero_and_shares_span_the_whole_range(tmp_path: Path) -> None:

@@ -7,17 +7,22 @@
     vegaEmbed(document.getElementById("chart-" + figure.id), figure.spec, options));
   Promise.all(drawn).then(() => { document.documentElement.dataset.charts = "drawn"; });
 
-  // A link to a stage opens the details that it points into.
+  // A link opens the details that it points to or into.
   const open = () => {
     const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (target && target.tagName === "DETAILS") target.open = true;
+    if (!target) return;
+    let closed = false;
+    for (let at = target; at; at = at.parentElement) {
+      if (at.tagName === "DETAILS" && !at.open) closed = at.open = true;
+    }
+    if (closed) target.scrollIntoView();
   };
   addEventListener("hashchange", open);
   open();
 
   // On paper nothing can be opened, so what each number rests on is printed open.
   addEventListener("beforeprint", () => {
-    for (const details of document.querySelectorAll("details.origin")) details.open = true;
+    for (const details of document.querySelectorAll("details.origin, details.more")) details.open = true;
   });
 
   const search = document.getElementById("search");
