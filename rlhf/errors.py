@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+_JOINERS = "\u200c\u200d"
+
 
 class RlhfError(Exception):
     """Base of every error a user can mend. The message is one line: what, where, what next."""
@@ -42,6 +44,18 @@ class PendingError(RlhfError):
     """
 
     exit_code = 0
+
+
+def printable(text: str) -> str:
+    """The text in one line, without what would move a terminal's cursor or cannot be written.
+
+    Data and file names come from anywhere: an escape sequence in them must not reach a terminal,
+    nor half a character a file. The joiners of Persian and of emoji stay.
+    """
+    line = " ".join(text.split())
+    if line.isprintable():
+        return line
+    return "".join(one if one.isprintable() or one in _JOINERS else "\ufffd" for one in line)
 
 
 def nearest_hint(word: str, known: Iterable[str]) -> str:

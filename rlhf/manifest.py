@@ -9,7 +9,7 @@ import platform
 import resource
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -99,7 +99,30 @@ def write_json(path: Path, value: object) -> None:
 
 def json_text(value: object) -> str:
     """A value as the JSON text that our files hold."""
-    return json.dumps(jsonable(value), indent=2, ensure_ascii=False) + "\n"
+    return _encoded(jsonable(value), indent=2) + "\n"
+
+
+def json_lines(rows: Iterable[object]) -> str:
+    """Values as the text of a JSONL file, one a line.
+
+    DataError for one that is nested too deep for Python to read it again.
+    """
+    lines = []
+    for number, row in enumerate(rows, 1):
+        try:
+            lines.append(_encoded(jsonable(row)) + "\n")
+        except RecursionError:
+            raise DataError(f"row {number}: nested too deep to be stored; flatten it") from None
+    return "".join(lines)
+
+
+def _encoded(value: Any, indent: int | None = None) -> str:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character, which JSON can escape and no file can hold
+        text = json.dumps(value, allow_nan=False, indent=indent)
+    return text
 
 
 def write_text(path: Path, text: str) -> None:
@@ -113,6 +136,9 @@ def write_text(path: Path, text: str) -> None:
         raise StageError(
             f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
         ) from None
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def make_folder(folder: Path) -> Path:

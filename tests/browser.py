@@ -29,6 +29,24 @@ def chromium_path() -> str:
     return found
 
 
+def at_rest(page: Any) -> None:
+    """Waits until what was changed is laid out and no animation is on its way.
+
+    A size that a script measures, such as a bar's, is put to use in the frame after the change.
+    """
+    page.evaluate(
+        """async () => {
+          const frame = () => new Promise((done) => requestAnimationFrame(done));
+          await frame();
+          await frame();
+          const ends = document.getAnimations()
+            .filter((one) => one.effect.getComputedTiming().endTime !== Infinity)
+            .map((one) => one.finished.catch(() => {}));
+          await Promise.all(ends);
+        }"""
+    )
+
+
 def violations(page: Any) -> list[str]:
     """What axe complains of in the page as it is now, light and dark, with the elements.
 
@@ -36,8 +54,10 @@ def violations(page: Any) -> list[str]:
     the page is loaded once.
     """
     page.emulate_media(color_scheme="light", reduced_motion="reduce")  # no colour on its way
+    at_rest(page)
     found = [f"light {one}" for one in _axe(page, {})]
     page.emulate_media(color_scheme="dark")
+    at_rest(page)
     found += [f"dark {one}" for one in _axe(page, {"runOnly": ["color-contrast"]})]
     page.emulate_media(color_scheme="light")
     return found

@@ -84,6 +84,7 @@ def write_judgements(prompts: Path, target: Path) -> None:
     target.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@pytest.mark.long
 def test_the_commands_for_ones_own_data_and_model(checkout):
     for words in rlhf_commands(pipeline=False):
         extra = ["--max_steps", "2"] if words[0] in ("sft", "reward", "dpo") else []
@@ -93,6 +94,7 @@ def test_the_commands_for_ones_own_data_and_model(checkout):
     assert not json.loads(Path("runs/my-dpo/manifest.json").read_text())["simulated"]
 
 
+@pytest.mark.long
 def test_the_loop_with_people_stops_at_the_ratings_and_serves_them(checkout, capfd):
     (words,) = rlhf_commands(pipeline=True)
     short = ["--sft.max_steps=1", "--sft.max_length=512", "--sft.dataset_name=demos.jsonl"]
