@@ -126,9 +126,16 @@ def _encoded(value: Any, indent: int | None = None) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text through a temporary neighbour and rename it into place."""
+    """Write text through a temporary neighbour and rename it into place.
+
+    A device or a pipe (/dev/null) is written to as it is: a rename would put a file in its place.
+    """
+    is_special = path.exists() and not path.is_file() and not path.is_dir()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        if is_special:
+            path.write_text(text, encoding="utf-8")
+            return
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:

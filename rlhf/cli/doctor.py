@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.config import read_yaml, take_option
+from rlhf.data.losses import PROMPT_ADVICE, ROW_ADVICE
 from rlhf.errors import ConfigError, GateError, nearest_hint, printable
 
 if TYPE_CHECKING:
+    from rlhf.data.doctor.prompts import PromptReading
     from rlhf.training.doctor import Diagnosis
 
 SUMMARY = "say what a stage would cut, drop or mis-template of its data, before it trains"
@@ -77,7 +79,6 @@ class _Job:
 
     stage: str
     words: Sequence[str] = ()
-    model: str | None = None
     remark: str = ""
     missing: str = ""
 
@@ -158,26 +159,33 @@ def _pipeline_jobs(config: Path, words: Sequence[str], only: str | None) -> Iter
         if not is_there(data):
             yield _Job(stage=one.name, missing=f"{data} is not there yet; run the stages before it")
             continue
-        settings, remark = dict(one.config), ""
-        model = _model_of(one.name, settings, str(base))
-        if model != settings.get("model_name_or_path", model):
-            remark = f"{settings['model_name_or_path']} is not there yet: read with {model}'s"
-            settings["model_name_or_path"] = model
+        settings, remark = _with_stand_ins(one.config, str(base))
         with tempfile.TemporaryDirectory(prefix="rlhf-doctor-") as folder:
             path = Path(folder) / f"{one.name}.yaml"
             path.write_text(yaml.safe_dump(settings, allow_unicode=True), "utf-8")
-            yield _Job(stage=one.name, words=["--config", str(path)], model=model, remark=remark)
+            yield _Job(stage=one.name, words=["--config", str(path)], remark=remark)
 
 
-def _model_of(stage: str, settings: dict[str, Any], base: str) -> str:
-    """The model whose tokenizer a stage of a pipeline reads with; the base until it is there."""
-    name = str(settings.get("model_name_or_path") or "")
-    if stage == "evaluate":
-        policies = dict(word.partition("=")[::2] for word in settings.get("policies", []))
-        name = policies.get("sft") or next(iter(policies.values()), base)
-    folder = Path(name)
-    is_to_come = not folder.is_dir() and len(folder.parts) > 1 and folder.name in TRAINING
-    return base if is_to_come else name
+def _with_stand_ins(settings: dict[str, Any], base: str) -> tuple[dict[str, Any], str]:
+    """A stage's settings with the base in place of models still to come, and a remark on it."""
+    to_come: list[str] = []
+
+    def there(name: str) -> str:
+        folder = Path(name)
+        if folder.is_dir() or len(folder.parts) < 2 or folder.name not in TRAINING:
+            return name
+        to_come.append(name)
+        return base
+
+    found = dict(settings)
+    if name := settings.get("model_name_or_path"):
+        found["model_name_or_path"] = there(str(name))
+    if isinstance(words := settings.get("policies"), list):
+        parts = [str(word).partition("=") for word in words]
+        found["policies"] = [f"{name}{equals}{there(where)}" for name, equals, where in parts]
+    verb = "is" if len(to_come) == 1 else "are"
+    remark = f"{', '.join(to_come)} {verb} not there yet: read with {base}'s" if to_come else ""
+    return found, remark
 
 
 def _settings_of(job: _Job) -> Any:
@@ -204,13 +212,24 @@ def _diagnose(job: _Job, settings: Any) -> "Diagnosis":
 
     if job.stage in TRAINING:
         return diagnose(settings)
-    model = job.model or getattr(settings, "model_name_or_path", None)
-    if model is None:
-        model = _model_of("evaluate", {"policies": settings.policies}, "")
-    revision = getattr(settings, "model_revision", None)
-    return diagnose_prompts(
-        job.stage, model, settings.dataset_name, settings.max_new_tokens, revision
-    )
+    model, reading = _read_as_stage(job.stage, settings)
+    return diagnose_prompts(job.stage, model, reading, settings.max_loss)
+
+
+def _read_as_stage(stage: str, settings: Any) -> tuple[str, "PromptReading"]:
+    """The model whose tokenizer a stage that samples reads with, and what it reads."""
+    if stage == "evaluate":
+        from rlhf.evaluation.policies import policy_locations
+        from rlhf.evaluation.study import held_out_prompts
+
+        reading = held_out_prompts(settings)
+        return policy_locations(settings.policies, settings.baseline)[settings.baseline], reading
+    from rlhf.cli.sample import sampling_settings
+    from rlhf.training.sampling import read_for_sampling
+
+    model = settings.model_name_or_path
+    how = sampling_settings(settings)
+    return model, read_for_sampling(model, settings.dataset_name, how, settings.model_revision)
 
 
 def print_diagnosis(diagnosis: "Diagnosis", remark: str = "") -> None:
@@ -242,9 +261,11 @@ def _refuse_losses(diagnoses: Sequence["Diagnosis"]) -> None:
     lost = [one for one in diagnoses if one.num_lost]
     if not lost:
         return
+    rooms = [PROMPT_ADVICE if one.stage in SAMPLING else ROW_ADVICE for one in lost]
+    advice = ", ".join(dict.fromkeys(rooms))
     parts = ", ".join(f"{one.stage} {one.num_lost} of {one.num_rows} rows" for one in lost)
     raise GateError(
-        f"lost would be: {parts}; mend the data (rlhf clean), raise --max_length, or accept it "
+        f"lost would be: {parts}; mend the data (rlhf clean), {advice}, or accept it "
         "with --max_loss"
     )
 

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rlhf.errors import printable
+
 if TYPE_CHECKING:
     from rlhf.evaluation.gate.arguments import GateArguments
 
@@ -61,12 +63,12 @@ def print_verdict(verdict: Mapping[str, Any]) -> None:
     console.print(table)
     for check in verdict["checks"]:
         if check["passed"] is not True:
-            line = f"{mark(check)} {check['title']}: {check['words']}"
+            line = printable(f"{mark(check)} {check['title']}: {check['words']}")
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     if verdict["simulated"]:
         console.print("The raters were SIMULATED: these numbers say nothing about people.")
     if verdict["override"]:
-        reason = verdict["override"]["reason"]
+        reason = printable(verdict["override"]["reason"])
         console.print(f"FAILED, and passed by an override: {reason}", markup=False)
     else:
         console.print("passed" if verdict["passed"] else "FAILED")

@@ -4,9 +4,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from rlhf.data.losses import MAX_LOSS, require_max_loss
 from rlhf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rlhf.training.sampling import SamplingSettings
 
 SUMMARY = "sample completions of prompts from a model"
 EXAMPLE = (
@@ -43,6 +47,13 @@ class SampleConfig:
             "help": "messages by the chat template, or as a plain Human/Assistant transcript"
         },
     )
+    max_loss: float = field(
+        default=MAX_LOSS,
+        metadata={
+            "help": "share of prompts that may be left out, as they cannot be rendered or leave no "
+            "room for max_new_tokens; above it, exit code 5"
+        },
+    )
     dtype: str = field(
         default="float32", metadata={"help": "float32, bfloat16, float16, or auto (as stored)"}
     )
@@ -54,16 +65,9 @@ class SampleConfig:
 def main(argv: Sequence[str]) -> None:
     """Sample, write the file or the stage's folder, and say in one line what came out."""
     config = parse(argv)
-    from rlhf.training.sampling import SamplingSettings, sample_stage, sample_to_file
+    from rlhf.training.sampling import sample_stage, sample_to_file
 
-    settings = SamplingSettings(
-        num_completions=config.num_completions,
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        rendering=config.rendering,
-    )
+    settings = sampling_settings(config)
     names = config.model_name_or_path, config.dataset_name
     if config.output_dir is not None:
         where = Path(config.output_dir)
@@ -91,7 +95,23 @@ def parse(argv: Sequence[str]) -> Any:
             raise ConfigError(f"--{name} is missing; for example: {EXAMPLE}")
     if (config.output is None) == (config.output_dir is None):
         raise ConfigError("give one of --output FILE.jsonl and --output_dir DIR")
+    require_max_loss(config.max_loss)
     return config
+
+
+def sampling_settings(config: SampleConfig) -> "SamplingSettings":
+    """How to sample, as the stage wants it."""
+    from rlhf.training.sampling import SamplingSettings
+
+    return SamplingSettings(
+        num_completions=config.num_completions,
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        rendering=config.rendering,
+        max_loss=config.max_loss,
+    )
 
 
 def _load_options(config: SampleConfig) -> dict[str, Any]:

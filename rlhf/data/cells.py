@@ -47,6 +47,7 @@ def ids_in(place: str, column: str, row: Row) -> tuple[str, ...]:
         return ()
     if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
         raise DataError(f"{place}: {column} must be a list of texts; mend or remove that row")
+    _refuse_half_characters(place, column, "".join(value))
     return tuple(value)
 
 
@@ -98,6 +99,7 @@ def name_in(place: str, column: str, row: Row) -> str | None:
         return str(value)
     if value is not None and not isinstance(value, str):
         raise DataError(f"{place}: {column} must be text; mend or remove that row")
+    _refuse_half_characters(place, column, value or "")
     return value
 
 
@@ -110,6 +112,7 @@ def criteria_in(place: str, row: Row) -> dict[str, float] | None:
         raise DataError(
             f"{place}: criteria must be {{criterion: p_chosen by it}}; mend or remove that row"
         )
+    _refuse_half_characters(place, "criteria", "".join(map(str, value)))
     read = {str(name): probability_in(place, name, value) for name in value}
     return {name: number for name, number in read.items() if number is not None}
 
@@ -130,6 +133,8 @@ def votes_in(place: str, row: Row) -> tuple[Row, ...]:
             f"{place}: votes must be a list of {{id, rater, prefers, strength}}, prefers one of "
             f"{', '.join(sides)}; mend or remove that row"
         )
+    for vote in value:
+        _refuse_half_characters(place, "votes", "".join(str(vote.get(key)) for key in _VOTE))
     return tuple({key: vote[key] for key in _VOTE if key in vote} for vote in value)
 
 

@@ -9,7 +9,7 @@ from itertools import takewhile
 from typing import Any, TypeVar
 
 from rlhf.data.formats import Demo, Pair
-from rlhf.data.losses import DataLosses
+from rlhf.data.losses import ROW_ADVICE, DataLosses
 from rlhf.data.progress import with_progress
 from rlhf.data.tokenization import Renderer
 from rlhf.errors import DataError
@@ -120,11 +120,13 @@ def sft_columns(
 
 
 def refuse_no_rows(
-    rows: Sequence[object], name: str, losses: DataLosses, advice: str = "raise --max_length"
+    rows: Sequence[object], name: str, losses: DataLosses, advice: str = ROW_ADVICE
 ) -> None:
-    """Raise DataError when tokenising left no row."""
+    """Raise DataError when tokenising left no row; `advice` is how a longer row gets its room."""
     if not rows:
-        raise DataError(f"{name}: no usable row: {losses.summary()}; {advice}")
+        lacks_room = any("--max_length" in why or "no room" in why for why in losses.dropped)
+        what = advice if lacks_room else "mend the data"
+        raise DataError(f"{name}: no usable row: {losses.summary()}; {what}")
 
 
 def pair_ids(pair: Pair, renderer: Renderer) -> tuple[list[int], list[int], list[int]]:

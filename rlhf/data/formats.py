@@ -333,7 +333,7 @@ def _pair(
         rejected_ended=flag_in(place, "rejected_ended", row),
         rejected_prompt=rejected_prompt if rejected_prompt != prompt else None,
         p_chosen=probability_in(place, "p_chosen", row),
-        margin=number_in(place, "margin", row),
+        margin=number_in(place, "margin", row, 0),
         judgement_ids=ids_in(place, "judgement_ids", row),
         weight=number_in(place, "weight", row, 0),
         group=name_in(place, "group", row),

@@ -5,12 +5,24 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from rlhf.errors import GateError, printable
+from rlhf.errors import ConfigError, GateError, printable
 
 _NUM_EXAMPLES = 3
 _MAX_REASONS = 12  # in one line: rows may each be wrong in a way of their own
 MAX_PLACES = 10_000
 """So many places are listed for each reason; the counts go on beyond it."""
+
+MAX_LOSS = 0.05
+"""Share of rows that a stage run alone may drop or cut, unless told otherwise."""
+
+ROW_ADVICE, PROMPT_ADVICE = "raise --max_length", "lower --max_new_tokens"
+"""What makes room for a row to train on, and for the completion of a prompt."""
+
+
+def require_max_loss(max_loss: float) -> None:
+    """ConfigError when `--max_loss` is no share."""
+    if not 0 <= max_loss <= 1:
+        raise ConfigError(f"--max_loss {max_loss}: must be a share of the rows, from 0 to 1")
 
 
 @dataclass(slots=True)
@@ -29,7 +41,7 @@ class DataLosses:
     max_places: int = MAX_PLACES
 
     def drop(self, reason: str, place: str) -> None:
-        """Count a row that no trainer will see. A reason may quote the row: it is made printable."""
+        """Count a row that no trainer will see, for a reason that may quote it."""
         reason = printable(reason)
         self.dropped[reason] += 1
         self._remember(reason, place)
@@ -87,14 +99,17 @@ class DataLosses:
             "examples": self.examples,
         }
 
-    def refuse_above(self, max_loss: float) -> None:
-        """Raise GateError (exit 5) when more than the share `max_loss` of the rows is lost."""
+    def refuse_above(self, max_loss: float, advice: str = ROW_ADVICE) -> None:
+        """Raise GateError (exit 5) when more than the share `max_loss` of the rows is lost.
+
+        `advice` is how a longer row gets its room.
+        """
         if self.share <= max_loss:
             return
         enough = ceil(self.share * 1000) / 1000
         raise GateError(
             f"{self.summary()}; first: {self.first_places()}; rlhf doctor shows all of them: mend "
-            f"the data (rlhf clean), raise --max_length, or accept it with --max_loss {enough:g} "
+            f"the data (rlhf clean), {advice}, or accept it with --max_loss {enough:g} "
             f"(now {max_loss:g})"
         )
 

@@ -99,7 +99,9 @@ def refuse_overwriting(sources: Iterable[str | None], *written: Path) -> None:
             continue
         for path in written:
             if path.resolve() == source:
-                raise ConfigError(f"{path}: that is the input, never overwritten; choose another")
+                raise ConfigError(
+                    f"{path}: that is the input, never overwritten; choose another file"
+                )
             if source.is_dir() and source in path.resolve().parents:
                 raise ConfigError(
                     f"{path}: lies in the input folder {name}, where it would be read as data "

@@ -1,6 +1,6 @@
 """The policies that are compared, with one base model in memory at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from rlhf.config import nearest_hint
 from rlhf.errors import ConfigError, DataError
 from rlhf.models.adapters import adapter_chain, attach_adapter, read_adapter_config
-from rlhf.models.loading import free_memory, load_policy, load_tokenizer
+from rlhf.models.loading import context_tokens, free_memory, load_policy, load_tokenizer
 from rlhf.models.registry import made_from_simulated, resolve_model, weights_sha256
 
 
@@ -41,28 +41,34 @@ def named_locations(words: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
+def policy_locations(words: Sequence[str], baseline: str) -> dict[str, str]:
+    """The locations of `--policies` by name; ConfigError when the baseline is not among them."""
+    locations = named_locations(words, "policies")
+    if baseline not in locations:
+        hint = nearest_hint(baseline, locations)
+        raise ConfigError(f"--baseline {baseline}: not among --policies{hint}; name it there too")
+    return locations
+
+
 def find_policies(words: Sequence[str], baseline: str) -> list[Policy]:
     """The policies named on the command line, those on the baseline's base last.
 
     So each base is loaded once, and the baseline's is at hand when all completions are there.
     ConfigError for an unknown folder, model or baseline; DataError for a reward model.
     """
-    locations = named_locations(words, "policies")
-    if baseline not in locations:
-        hint = nearest_hint(baseline, locations)
-        raise ConfigError(f"--baseline {baseline}: not among --policies{hint}; name it there too")
+    locations = policy_locations(words, baseline)
     policies = [_policy(name, location) for name, location in locations.items()]
     last = next(policy.base for policy in policies if policy.name == baseline)
     policies.sort(key=lambda policy: (policy.base == last, policy.base, len(policy.adapters)))
     return policies
 
 
-def shared_tokenizer(policies: Sequence[Policy], baseline: str) -> Any:
+def shared_tokenizer(locations: Mapping[str, str], baseline: str) -> Any:
     """The baseline's tokenizer, once every policy is known to use the same token ids.
 
     ConfigError when one does not: log-probabilities of different tokens cannot be compared.
     """
-    tokenizers = {policy.name: load_tokenizer(policy.location) for policy in policies}
+    tokenizers = {name: load_tokenizer(location) for name, location in locations.items()}
     own = tokenizers[baseline]
     for name, other in tokenizers.items():
         same_template = other.chat_template == own.chat_template
@@ -73,6 +79,12 @@ def shared_tokenizer(policies: Sequence[Policy], baseline: str) -> Any:
                 "completions cannot be compared token by token; evaluate them apart"
             )
     return own
+
+
+def shortest_context(locations: Iterable[str]) -> int | None:
+    """The fewest tokens that any of the models can attend to; None when none of them says."""
+    known = [context for each in locations if (context := context_tokens(each)) is not None]
+    return min(known, default=None)
 
 
 class PolicyPool:

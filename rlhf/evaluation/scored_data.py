@@ -69,10 +69,10 @@ def _scored_pairs(dataset: LoadedDataset, model: Any, batch_size: int) -> Scored
     found, sides = [], []
     for pair, row in with_progress("tokenising", pairs_with_rows(dataset)):
         # What the model's own template refuses is dropped and counted, as the stage drops it.
-        if (ids := rendered(transcripts, pair, model.renderer, dataset.losses)) is not None:
+        if (both := rendered(transcripts, pair, model.renderer, dataset.losses)) is not None:
             found.append((pair, row))
-            sides.append(ids)
-    refuse_no_rows(found, dataset.name, dataset.losses, "mend the data")
+            sides.append(both)
+    refuse_no_rows(found, dataset.name, dataset.losses)
     pairs = [pair for pair, _ in found]
     ids = [chosen for chosen, _ in sides] + [rejected for _, rejected in sides]
     scores = _score(model, ids, [pair.place for pair in pairs] * 2, batch_size)
@@ -150,7 +150,9 @@ def _completion_ids(
     """The ids of one transcript; DataError at `place` when it cannot be rendered."""
     try:
         [asked], [text] = split_turns([prompt], [completion])
-        text_in(place, "completion", {"completion": text})  # no half characters
+        # No half characters: not in the text, nor in turns of the completion before it.
+        text_in(place, "completion", {"completion": text})
+        prompt_content(place, "completion", {"completion": asked})
         ids: list[int] = renderer.transcript_ids(asked, text, ended)
     except DataError as error:
         raise DataError(f"{place}: {str(error).removeprefix(f'{place}: ')}") from None

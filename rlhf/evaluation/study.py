@@ -2,20 +2,32 @@
 
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rlhf.data.formats import data_line, prompts_of, recognise
+from rlhf.data.doctor import findings_as_dicts
+from rlhf.data.doctor.prompts import PromptReading, read_prompts
+from rlhf.data.doctor.reporting import write_findings
+from rlhf.data.formats import recognise
+from rlhf.data.losses import MAX_LOSS, require_max_loss
 from rlhf.data.progress import progress
-from rlhf.data.sources import LoadedDataset, load_rows
+from rlhf.data.sources import load_rows
 from rlhf.data.tokenization import Renderer
 from rlhf.errors import ConfigError, DataError
 from rlhf.evaluation.cache import JsonCache
 from rlhf.evaluation.judges import Judge, Scores, find_judges
 from rlhf.evaluation.metrics import PolicyOutput, evaluation_metrics
-from rlhf.evaluation.policies import Policy, PolicyPool, find_policies, shared_tokenizer
+from rlhf.evaluation.policies import (
+    Policy,
+    PolicyPool,
+    find_policies,
+    policy_locations,
+    shared_tokenizer,
+    shortest_context,
+)
 from rlhf.evaluation.win_rate import DEFAULT_TIE_TOLERANCE
 from rlhf.manifest import Manifest, invalidate, recorded_stage, write_text
 from rlhf.models.generation import generate
@@ -63,6 +75,13 @@ class EvaluateConfig:
             "reward model has its own"
         },
     )
+    max_loss: float = field(
+        default=MAX_LOSS,
+        metadata={
+            "help": "share of prompts that may be left out, as they cannot be rendered or leave no "
+            "room for max_new_tokens in every policy's context; above it, exit code 5"
+        },
+    )
     batch_size: int = field(default=16, metadata={"help": "completions decoded together"})
     dtype: str = field(default="float32", metadata={"help": "float32, bfloat16, float16, auto"})
     seed: int = field(default=0, metadata={"help": "of sampling and of the bootstrap"})
@@ -79,44 +98,56 @@ class EvaluateConfig:
             raise ConfigError("--max_new_tokens and --batch_size must be at least 1")
         if self.temperature < 0 or self.tie_tolerance < 0:
             raise ConfigError("--temperature and --tie_tolerance must not be negative")
+        require_max_loss(self.max_loss)
 
 
 def evaluate(config: EvaluateConfig) -> Manifest:
     """Sample, judge and compare; the finished manifest. An interrupted run goes on from its cache.
 
     Raises ConfigError for unknown policies, judges or files and for policies whose tokenizers
-    differ, DataError for fewer than two prompts or damaged models; what an earlier evaluation
-    wrote is replaced only once everything has been computed.
+    differ, DataError for fewer than two prompts or damaged models, GateError when more prompts are
+    lost than `max_loss` allows; what an earlier evaluation wrote is replaced only once everything
+    has been computed.
     """
-    folder = Path(config.output_dir)
-    with recorded_stage("evaluate", folder, asdict(config)) as manifest:
-        dataset = load_rows(config.dataset_name)
-        prompts = held_out_prompts(dataset)
-        print(data_line(dataset, "prompts"), file=sys.stderr)
-        policies = find_policies(config.policies, config.baseline)
+    folder, began = Path(config.output_dir), time.monotonic()
+    policies = find_policies(config.policies, config.baseline)
+    reading = held_out_prompts(config)
+    reading.report(config.max_loss)
+    with recorded_stage("evaluate", folder, asdict(config), began=began) as manifest:
         judges = find_judges(config.judges, batch_size=config.batch_size, dtype=config.dtype)
-        study = Study(config, prompts, policies, judges)
+        study = Study(config, reading, policies, judges)
         outputs = study.run()
         # The order of the command line, not the order in which bases were loaded.
         names = [word.partition("=")[0] for word in config.policies]
         outputs = {name: outputs[name] for name in names}
-        describe(manifest, dataset, policies, judges)
+        describe(manifest, reading, policies, judges)
         manifest.metrics = study.metrics(outputs)
         invalidate(folder)
-        write_text(folder / ROWS_NAME, rows_text(prompts, outputs))
+        write_findings(folder, reading.findings)
+        write_text(folder / ROWS_NAME, rows_text(reading.prompts, outputs))
         manifest.outputs = {"completions": ROWS_NAME}
     return manifest
 
 
-def held_out_prompts(dataset: LoadedDataset) -> list[PromptContent]:
-    """The prompts to evaluate on; DataError when they are fewer than two."""
-    prompts = prompts_of(dataset)
-    if len(prompts) < _MIN_PROMPTS:
+def held_out_prompts(config: EvaluateConfig) -> PromptReading:
+    """The prompts to evaluate on, read without any weights; the doctor reads them so.
+
+    All policies must get the same prompts as the same tokens. So they are read with the one
+    tokenizer that the policies share, and a prompt that leaves no room for `max_new_tokens` in
+    the shortest of their contexts is lost to all. DataError when fewer than two are left.
+    """
+    dataset = load_rows(config.dataset_name)
+    locations = policy_locations(config.policies, config.baseline)
+    renderer = Renderer(shared_tokenizer(locations, config.baseline), config.rendering)
+    context = shortest_context(locations.values())
+    reading = read_prompts(dataset, renderer, config.max_new_tokens, context)
+    if len(reading.prompts) < _MIN_PROMPTS:
+        lost = f" ({dataset.losses.summary()})" if dataset.losses.num_lost else ""
         raise DataError(
-            f"{dataset.name}: {len(prompts)} prompt; an interval needs at least {_MIN_PROMPTS}, "
-            "and says little below 30"
+            f"{dataset.name}: {len(reading.prompts)} prompt{lost}; an interval needs at least "
+            f"{_MIN_PROMPTS}, and says little below 30"
         )
-    return prompts
+    return reading
 
 
 class Study:
@@ -125,20 +156,19 @@ class Study:
     def __init__(
         self,
         config: EvaluateConfig,
-        prompts: Sequence[PromptContent],
+        reading: PromptReading,
         policies: Sequence[Policy],
         judges: Sequence[Judge],
     ) -> None:
         self.config = config
-        self.prompts = prompts
+        self.prompts = reading.prompts
         self.policies = policies
         self.judges = judges
         self.baseline = next(policy for policy in policies if policy.name == config.baseline)
-        self.tokenizer = shared_tokenizer(policies, config.baseline)
+        self.tokenizer = reading.renderer.tokenizer
         self.pool = PolicyPool(config.dtype)
         self.cache = JsonCache(Path(config.output_dir) / CACHE_NAME)
-        renderer = Renderer(self.tokenizer, config.rendering)
-        self.prompt_ids = [renderer.prompt_ids(prompt) for prompt in prompts]
+        self.prompt_ids = [reading.renderer.prompt_ids(prompt) for prompt in self.prompts]
 
     def run(self) -> dict[str, PolicyOutput]:
         """Every policy's output by name, scored by every judge."""
@@ -256,11 +286,12 @@ class Study:
 
 def describe(
     manifest: Manifest,
-    dataset: LoadedDataset,
+    reading: PromptReading,
     policies: Sequence[Policy],
     judges: Sequence[Judge],
 ) -> None:
     """Note in the manifest what was read, and whether simulated raters are behind any of it."""
+    dataset = reading.dataset
     manifest.inputs = {"prompts": dataset.as_input()}
     for policy in policies:
         manifest.inputs[f"policy {policy.name}"] = {
@@ -276,6 +307,7 @@ def describe(
     manifest.provenance = {
         "prompts": dataset.provenance | {"format": str(recognise(dataset, "prompts"))},
         "prompts_lost": dataset.losses.as_dict(),
+        "doctor": findings_as_dicts(reading.findings),
         "bases": {policy.name: policy.base for policy in policies},
     }
     parts = [*(policy.simulated for policy in policies), *(judge.simulated for judge in judges)]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,20 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(location, revision=revision or "main")
     ensure_own_pad_token(tokenizer)
     return tokenizer
+
+
+@cache
+def context_tokens(name: str, revision: str | None = None) -> int | None:
+    """How many tokens a model can attend to, from its config alone; None when it does not say."""
+    from transformers import AutoConfig
+
+    base = adapter_chain(resolve_model(name))[0]
+    try:
+        config = AutoConfig.from_pretrained(base, revision=revision or "main")
+    except (OSError, ValueError):  # loading the model will say what is wrong with it
+        return None
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(length) if length else None
 
 
 def load_policy(

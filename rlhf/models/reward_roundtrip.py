@@ -18,6 +18,8 @@ from rlhf.models.reward_spec import DEFAULT_MEMBER, RewardSpec
 from rlhf.models.scoring import RewardModel
 from rlhf.records import PromptContent
 
+SCRATCH_PREFIX = "rlhf-reward-"
+"""How the folders begin that copies of a model are written to; a killed process leaves its own."""
 _MORE_PADDING = 17  # tokens behind the longest row; any number will do that no kernel rounds to
 
 
@@ -52,7 +54,7 @@ def roundtrip_gaps(
         "padding": _gap(alone, padded),
         "batch": _gap(alone, backwards),
     }
-    with TemporaryDirectory(dir=scratch, prefix="rlhf-reward-") as made:
+    with TemporaryDirectory(dir=scratch, prefix=SCRATCH_PREFIX) as made:
         save_reward_model(scorer, Path(made) / "saved", resolve_model(folder))
         members, scorer = scorer.spec.members, RewardModel.load(Path(made) / "saved")
         gaps["loaded"] = _gap(alone, _raw(scorer, rows, batch_size=1))

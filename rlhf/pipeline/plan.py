@@ -128,7 +128,11 @@ def _sft(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, An
 
 
 def _sample(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"model_name_or_path": str(root / "sft"), "output_dir": str(root / "sample")}
+    return {
+        "model_name_or_path": str(root / "sft"),
+        "output_dir": str(root / "sample"),
+        "max_loss": MAX_LOSS,
+    }
 
 
 def _ratings(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,6 +169,7 @@ def _evaluate(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[st
         "policies": [*policies, f"sft={root / 'sft'}", f"dpo={root / 'dpo'}"],
         "judges": [*(["truth"] if simulated else []), f"reward={root / 'reward'}", "shorter"],
         "output_dir": str(root / "evaluate"),
+        "max_loss": MAX_LOSS,
     }
 
 

@@ -239,7 +239,7 @@ def is_finished(stage: StagePlan) -> bool:
 
 
 def what_is_read(plan: PipelinePlan, stage: StagePlan) -> dict[str, str]:
-    """sha256 of the manifest of each stage that this one reads, and of its data files and folders."""
+    """sha256 of the manifest of each stage that this one reads, and of its data on the disk."""
     paths = {name: plan.output_dir / name / MANIFEST_NAME for name in stage.requires}
     for key in DATA_KEYS:
         value = stage.config.get(key)

@@ -1,6 +1,8 @@
 """Reads whatever a run folder holds; what is missing or damaged is noted, not fatal."""
 
 import json
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,8 @@ from rlhf.records import STAGES
 LOGGED_STAGES = ("sft", "reward", "dpo", "ppo")
 GATE_NAME = "gate.json"
 DOCTOR_NAME = "doctor.json"
+
+_HALF = re.compile(rb"\\u[dD]")  # JSON's escape of half a character, or of both halves
 
 Row = dict[str, Any]
 
@@ -125,9 +129,14 @@ def _read_stage(run: Run, name: str, place: Path) -> None:
         return
     try:
         rows = json.loads(log.read_text(encoding="utf-8"))
-        run.logs[name] = [row for row in rows if isinstance(row, dict) and "step" in row]
+        rows = [row for row in rows if isinstance(row, dict)]
+        run.logs[name] = [row for row in rows if _is_step(row.get("step"))]
     except (OSError, ValueError, TypeError):
         run.gaps.append(f"{name}: its log.json is damaged, so no curves")
+
+
+def _is_step(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _read_gate(run: Run) -> None:
@@ -167,9 +176,26 @@ def _read_doctor(run: Run) -> None:
 def _json(path: Path) -> Any:
     """What a JSON file holds; None when it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return _loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
+
+
+def _loads(text: str | bytes) -> Any:
+    """What a JSON text holds; half characters, which no page can hold, are replaced."""
+    value = json.loads(text)
+    content = text.encode(errors="replace") if isinstance(text, str) else text
+    return _whole(value) if _HALF.search(content) else value
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    if isinstance(value, dict):
+        return {_whole(key): _whole(one) for key, one in value.items()}
+    return value
 
 
 def _read_lines(run: Run, stage: str, file_name: str, *, expected: bool = True) -> list[Row]:
@@ -214,8 +240,8 @@ def _lines(path: Path) -> Iterator[tuple[int, Row | None]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except ValueError:
+                row = _loads(line)
+            except (ValueError, RecursionError):
                 row = None
             yield number, row if isinstance(row, dict) else None
 
@@ -233,6 +259,6 @@ def _read_judgements(run: Run) -> dict[str, Row]:
         if row is None:
             run.gaps.append(f"ratings: {path.name} is damaged at line {number}")
             break
-        if str(row.get("id")) in wanted:
+        if "id" in row and str(row["id"]) in wanted:
             found[str(row["id"])] = row
     return found

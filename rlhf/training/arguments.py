@@ -2,16 +2,21 @@
 
 import os
 from dataclasses import asdict, dataclass, field
-from math import isfinite, nan
+from math import inf, nan
 from typing import Any, Literal
 
 from rlhf.config import parse_config
+from rlhf.data.losses import MAX_LOSS, require_max_loss
 from rlhf.errors import ConfigError
 from rlhf.manifest import jsonable
 from rlhf.training.quiet import silence_known_noise
 from rlhf.training.trackers import require_trackers
 
 _CONFIG_CLASSES = {"sft": "SFTConfig", "reward": "RewardConfig", "dpo": "DPOConfig"}
+
+
+MAX_WEIGHT = 1e6
+"""Of a criterion in the scalar: the sum of a few heads stays a number that fp32 holds."""
 
 
 @dataclass
@@ -47,7 +52,7 @@ class StageArguments:
         metadata={"help": "Which prompts are held out; the same number holds out the same ones."},
     )
     max_loss: float = field(
-        default=0.05,
+        default=MAX_LOSS,
         metadata={"help": "Share of rows that may be dropped or cut; above it, exit code 5."},
     )
     chat_template_file: str | None = field(
@@ -190,6 +195,7 @@ def parse_settings(
         refuse_impossible(stage, training, model)
     if not 0 <= stage.eval_fraction < 1:
         raise ConfigError(f"--eval_fraction {stage.eval_fraction}: must be at least 0 and below 1")
+    require_max_loss(stage.max_loss)
     return Settings(verb, stage, training, model)
 
 
@@ -197,8 +203,8 @@ def refuse_impossible(stage: RewardArguments, training: Any, model: Any) -> None
     """ConfigError for a value out of its range, or for settings that exclude each other."""
     for name, low in (("num_members", 1), ("early_stopping_patience", 0), ("margin_scale", 0)):
         value = getattr(stage, name)
-        if not value >= low:
-            raise ConfigError(f"--{name} {value}: must be at least {low}")
+        if not low <= value < inf:
+            raise ConfigError(f"--{name} {value}: must be at least {low} and finite")
     if stage.num_members > 1 and not model.use_peft:
         raise ConfigError(
             f"--num_members {stage.num_members}: members are adapters on one base; add --use_peft"
@@ -225,10 +231,11 @@ def parse_criteria(text: str | None) -> dict[str, float]:
             weight = float(number)
         except ValueError:
             weight = nan
-        if not name or not isfinite(weight) or name in weights:
+        if not name or not abs(weight) <= MAX_WEIGHT or name in weights:
             raise ConfigError(
-                f"--criteria {text}: {part.strip()!r} is not NAME=WEIGHT, each name once; for "
-                "example helpfulness=0.65,correctness=0.8"
+                f"--criteria {text}: {part.strip()!r} is not NAME=WEIGHT, each name once, "
+                f"weights from -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}; for example "
+                "helpfulness=0.65,correctness=0.8"
             )
         weights[name] = weight
     if weights and not any(weights.values()):

@@ -1,6 +1,6 @@
 """`rlhf doctor`: a stage's own reading of its data, without the stage.
 
-A training stage is read by the very function that the stage itself reads with, so that what
+A stage's data are read by the very function that the stage itself reads with, so that what
 is reported is what the stage would do. No weights are loaded, only the tokenizer.
 """
 
@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.doctor import Finding, Side, examine, findings_as_dicts
-from rlhf.data.formats import Demo, data_line, placed_prompts, recognise
-from rlhf.data.sources import LoadedDataset, load_rows
-from rlhf.data.tokenization import Renderer
-from rlhf.errors import DataError
-from rlhf.models.loading import load_tokenizer
+from rlhf.data.doctor import Finding, findings_as_dicts
+from rlhf.data.doctor.prompts import PromptReading
+from rlhf.data.formats import data_line, recognise
+from rlhf.data.sources import LoadedDataset
 from rlhf.training.arguments import Settings
-from rlhf.training.examination import context_tokens
 from rlhf.training.stage import load_inputs, load_renderer
 
 READERS = {
@@ -32,13 +29,13 @@ _WANTED = {"sft": "demonstrations", "sample": "prompts", "evaluate": "prompts"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """What the doctor found for one stage. `max_loss` is None where a stage has no such limit."""
+    """What the doctor found for one stage, and the stage's own limit of what it may lose."""
 
     stage: str
     model: str
     datasets: Sequence[LoadedDataset]
     findings: Sequence[Finding]
-    max_loss: float | None
+    max_loss: float
 
     @property
     def num_rows(self) -> int:
@@ -52,8 +49,7 @@ class Diagnosis:
     @property
     def refused(self) -> bool:
         """Whether the stage itself would refuse: more than its --max_loss is lost."""
-        limit = self.max_loss
-        return limit is not None and any(one.losses.share > limit for one in self.datasets)
+        return any(one.losses.share > self.max_loss for one in self.datasets)
 
     def data_lines(self) -> list[str]:
         """A line for each data set: rows, format, and what would be lost."""
@@ -92,29 +88,15 @@ def diagnose(settings: Settings) -> Diagnosis:
     )
 
 
-def diagnose_prompts(
-    stage: str, model: str, dataset_name: str, max_new_tokens: int, revision: str | None = None
-) -> Diagnosis:
-    """The same for prompts that are sampled from. A prompt that leaves no room for
-    `max_new_tokens`, or that cannot be rendered, counts as lost: sampling would refuse it.
-    """
-    dataset = load_rows(dataset_name)
-    renderer = Renderer(load_tokenizer(model, revision=revision))
-    context = context_tokens(model, revision)
-    rows: list[Demo] = []
-    for place, prompt in placed_prompts(dataset):
-        try:
-            length = len(renderer.prompt_ids(prompt))
-        except DataError as error:
-            dataset.losses.drop(str(error).partition("; ")[0], place)
-            continue
-        if context is not None and length + max_new_tokens > context:
-            reason = f"no room for {max_new_tokens} tokens in the model's context of {context}"
-            dataset.losses.drop(reason, place)
-        else:
-            rows.append(Demo(prompt=prompt, completion="", place=place))
-    findings = examine([dataset], Side(rows), Side(), renderer)
-    return Diagnosis(stage=stage, model=model, datasets=[dataset], findings=findings, max_loss=None)
+def diagnose_prompts(stage: str, model: str, reading: PromptReading, max_loss: float) -> Diagnosis:
+    """The same for a stage that samples, from its own reading of the prompts."""
+    return Diagnosis(
+        stage=stage,
+        model=model,
+        datasets=[reading.dataset],
+        findings=reading.findings,
+        max_loss=max_loss,
+    )
 
 
 def is_there(dataset_name: str) -> bool:

@@ -1,7 +1,6 @@
 """The doctor at the start of a stage: what it knows of the model, and comparing renderings."""
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 
 from rlhf.data.doctor import Finding, Side, examine
@@ -11,15 +10,12 @@ from rlhf.data.losses import DataLosses
 from rlhf.data.sources import LoadedDataset
 from rlhf.data.tokenization import Renderer
 from rlhf.errors import RlhfError
-from rlhf.manifest import MANIFEST_NAME, Manifest, write_json
-from rlhf.models.adapters import adapter_chain
-from rlhf.models.loading import load_tokenizer
-from rlhf.models.registry import resolve_model
+from rlhf.manifest import MANIFEST_NAME, Manifest
+from rlhf.models.loading import context_tokens, load_tokenizer
 from rlhf.models.reward_spec import RewardSpec
 from rlhf.records import STAGES, PromptContent
 from rlhf.training.arguments import Settings
 
-DOCTOR_NAME = "doctor.json"
 _PROBES: tuple[PromptContent, ...] = (
     [{"role": "user", "content": "How do I keep bread fresh?"}],
     [
@@ -62,20 +58,6 @@ def count_cut_by_context(settings: Settings, heldout: Side, losses: DataLosses) 
             losses.shorten(f"held out and over the model's context of {context}", row.place)
 
 
-@cache
-def context_tokens(name: str, revision: str | None = None) -> int | None:
-    """How many tokens a model can attend to, from its config alone; None when it does not say."""
-    from transformers import AutoConfig
-
-    base = adapter_chain(resolve_model(name))[0]
-    try:
-        config = AutoConfig.from_pretrained(base, revision=revision or "main")
-    except (OSError, ValueError):  # loading the model will say what is wrong with it
-        return None
-    length = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return int(length) if length else None
-
-
 def template_findings(settings: Settings, model_sha256: str, renderer: Renderer) -> list[Finding]:
     """A warning when a model of the same loop is rendered otherwise than this stage renders.
 
@@ -115,13 +97,6 @@ def differing_rendering(ours: Renderer, other: Renderer) -> str | None:
         if here != there:
             return f"{_shown(other, there)} there, {_shown(ours, here)} here"
     return None
-
-
-def write_findings(folder: Path, findings: Sequence[Finding]) -> None:
-    """Write doctor.json: every finding with its examples, and the places of what is lost."""
-    from rlhf.data.doctor import findings_as_dicts
-
-    write_json(folder / DOCTOR_NAME, findings_as_dicts(findings, places=True))
 
 
 def _neighbours(settings: Settings, model_sha256: str) -> Iterator[tuple[str, Renderer]]:

@@ -1,20 +1,24 @@
 """The sample stage: a file of completions, each with who wrote it and how it ended."""
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.formats import data_line, prompts_of, recognise
-from rlhf.data.sources import LoadedDataset, load_rows
+from rlhf.data.doctor import findings_as_dicts
+from rlhf.data.doctor.prompts import PromptReading, read_prompts
+from rlhf.data.doctor.reporting import write_findings
+from rlhf.data.formats import recognise
+from rlhf.data.losses import MAX_LOSS
+from rlhf.data.sources import load_rows
+from rlhf.data.tokenization import Renderer
 from rlhf.errors import ConfigError
 from rlhf.evaluation.drift import shape_of
 from rlhf.manifest import file_sha256, invalidate, make_folder, recorded_stage, write_text
 from rlhf.models.generation import Generated, generate
-from rlhf.models.loading import load_policy, load_tokenizer
+from rlhf.models.loading import context_tokens, load_policy, load_tokenizer
 from rlhf.models.registry import model_identity, model_source
 from rlhf.records import PromptContent, content_hash
 
@@ -23,7 +27,10 @@ COMPLETIONS_NAME = "completions.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingSettings:
-    """How to sample; see rlhf.models.generation.generate for the meaning of each."""
+    """How to sample; see rlhf.models.generation.generate for the meaning of each.
+
+    `max_loss` is the share of prompts that may be left out since they cannot be sampled from.
+    """
 
     num_completions: int
     max_new_tokens: int
@@ -31,6 +38,7 @@ class SamplingSettings:
     batch_size: int
     seed: int
     rendering: str = "chat"
+    max_loss: float = MAX_LOSS
 
 
 def sample_to_file(
@@ -48,8 +56,10 @@ def sample_to_file(
     make_folder(output.parent)
     if output.is_dir():
         raise ConfigError(f"{output}: a folder; give the file to write, or use --output_dir")
-    prompts = _read_prompts(load_rows(dataset_name))
-    return _write_samples(model_name, prompts, output, settings, load_options)
+    revision = load_options.get("revision")
+    reading = read_for_sampling(model_name, dataset_name, settings, revision)
+    reading.report(settings.max_loss)
+    return _write_samples(model_name, reading, output, settings, load_options)
 
 
 def sample_stage(
@@ -60,14 +70,19 @@ def sample_stage(
     config: Mapping[str, Any],
     **load_options: Any,
 ) -> dict[str, Any]:
-    """The same as a stage: completions.jsonl and manifest.json in `output_dir`; the metrics."""
-    with recorded_stage("sample", output_dir, config) as manifest:
-        dataset = load_rows(dataset_name)
-        prompts = _read_prompts(dataset)
-        model = model_identity(model_name, load_options.get("revision"))
+    """The same as a stage: completions.jsonl, doctor.json and manifest.json in `output_dir`.
+
+    The metrics come back. A stage that refuses its data leaves the folder as it was.
+    """
+    began, revision = time.monotonic(), load_options.get("revision")
+    reading = read_for_sampling(model_name, dataset_name, settings, revision)
+    reading.report(settings.max_loss)
+    dataset = reading.dataset
+    with recorded_stage("sample", output_dir, config, began=began) as manifest:
+        model = model_identity(model_name, revision)
         output = output_dir / COMPLETIONS_NAME
         metrics = _write_samples(
-            model_name, prompts, output, settings, load_options, replaces=output_dir
+            model_name, reading, output, settings, load_options, replaces=output_dir
         )
         manifest.inputs = {"prompts": dataset.as_input(), "model": model}
         manifest.simulated = dataset.simulated or model["simulated"]
@@ -75,10 +90,24 @@ def sample_stage(
             "model": metrics.pop("source"),
             "data": dataset.provenance | {"format": str(recognise(dataset, "prompts"))},
             "losses": dataset.losses.as_dict(),
+            "doctor": findings_as_dicts(reading.findings),
         }
         manifest.outputs = {COMPLETIONS_NAME: file_sha256(output)}
         manifest.metrics = metrics
     return metrics
+
+
+def read_for_sampling(
+    model_name: str, dataset_name: str, settings: SamplingSettings, revision: str | None = None
+) -> PromptReading:
+    """The prompts that the model can complete, read without its weights; the doctor reads them so.
+
+    Those that cannot be rendered or leave no room in its context for `max_new_tokens` are lost.
+    """
+    dataset = load_rows(dataset_name)
+    renderer = Renderer(load_tokenizer(model_name, revision=revision), settings.rendering)
+    context = context_tokens(model_name, revision)
+    return read_prompts(dataset, renderer, settings.max_new_tokens, context)
 
 
 def sample_rows(
@@ -97,32 +126,25 @@ def sample_rows(
     ]
 
 
-def _read_prompts(dataset: LoadedDataset) -> list[PromptContent]:
-    """The prompts to sample from, once the log says what they are and what was dropped."""
-    prompts = prompts_of(dataset)
-    print(data_line(dataset, "prompts"), file=sys.stderr)
-    return prompts
-
-
 def _write_samples(
     model_name: str,
-    prompts: Sequence[PromptContent],
+    reading: PromptReading,
     output: Path,
     settings: SamplingSettings,
     load_options: Mapping[str, Any],
     *,
     replaces: Path | None = None,
 ) -> dict[str, Any]:
-    """Sample and write; the metrics. `replaces` is a stage folder whose manifest then lapses."""
-    revision = load_options.get("revision")
-    tokenizer = load_tokenizer(model_name, revision=revision)
+    """Sample and write; the metrics. `replaces` is a stage folder whose manifest then lapses,
+    and which takes the findings beside the completions.
+    """
     model = load_policy(model_name, **load_options)
-    source = model_source(model_name, revision=revision)
+    source = model_source(model_name, revision=load_options.get("revision"))
     began = time.monotonic()
     generated = generate(
         model,
-        tokenizer,
-        prompts,
+        reading.renderer.tokenizer,
+        reading.prompts,
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
         seed=settings.seed,
@@ -133,9 +155,10 @@ def _write_samples(
     seconds = time.monotonic() - began
     if replaces is not None:
         invalidate(replaces)
-    rows = sample_rows(prompts, generated, source)
+        write_findings(replaces, reading.findings)
+    rows = sample_rows(reading.prompts, generated, source)
     write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return {"source": source, **_metrics(prompts, generated, seconds)}
+    return {"source": source, **_metrics(reading.prompts, generated, seconds)}
 
 
 def _metrics(

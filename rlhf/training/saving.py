@@ -12,7 +12,10 @@ from rlhf.errors import StageError
 from rlhf.manifest import make_folder
 
 _STAGING_NAME = ".saving"
-WEIGHT_PATTERNS = ("model*.safetensors", "model*.safetensors.index.json", "adapter_model.*")
+WEIGHT_PATTERNS = (
+    *("model*.safetensors", "model*.safetensors.index.json", "adapter_model.*"),
+    "adapter_config.json",  # one left behind would make an adapter of a whole model's folder
+)
 
 
 @contextmanager

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.doctor import Finding, Side, finding_lines, findings_as_dicts
+from rlhf.data.doctor import Finding, Side, findings_as_dicts
+from rlhf.data.doctor.reporting import print_inputs, write_findings
 from rlhf.data.feedback_pairs import Labelling
-from rlhf.data.formats import data_line, recognise
+from rlhf.data.formats import recognise
 from rlhf.data.sources import LoadedDataset, load_rows
 from rlhf.data.splits import is_held_out
 from rlhf.data.tokenization import Renderer
 from rlhf.errors import ConfigError, DataError
-from rlhf.manifest import Manifest, invalidate, recorded_stage
+from rlhf.manifest import Manifest, file_sha256, invalidate, recorded_stage
 from rlhf.models.adapters import adapter_chain
 from rlhf.models.loading import backbone_of, load_tokenizer
 from rlhf.models.prefix_sharing import sharing_prefixes
@@ -30,7 +31,7 @@ from rlhf.training.checkpoints import (
     inspect_folder,
     run_description,
 )
-from rlhf.training.examination import count_cut_by_context, examine_stage, write_findings
+from rlhf.training.examination import count_cut_by_context, examine_stage
 from rlhf.training.monitoring import FiniteGuard, LogWriter, log_rows, mean_loss
 from rlhf.training.saving import disk_errors
 
@@ -119,15 +120,20 @@ def load_renderer(settings: Settings) -> Renderer:
     """The renderer of the model's tokenizer, with the chat template that the settings name."""
     model = settings.model
     tokenizer = load_tokenizer(model.model_name_or_path, revision=model.model_revision)
-    # TRL's own key of some trainers means the same, but there it may also name a model.
-    path = settings.stage.chat_template_file
-    path = path or getattr(settings.training, "chat_template_path", None)
-    if path:
+    if path := chat_template_path(settings):
         try:
             tokenizer.chat_template = Path(path).read_text("utf-8")
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}; give a Jinja file") from None
     return Renderer(tokenizer, settings.stage.rendering)
+
+
+def chat_template_path(settings: Settings) -> str | None:
+    """The Jinja file that replaces the tokenizer's chat template; None: the tokenizer's own."""
+    # TRL's own key of some trainers means the same, but there it may also name a model.
+    return settings.stage.chat_template_file or getattr(
+        settings.training, "chat_template_path", None
+    )
 
 
 def read_sides(
@@ -187,9 +193,7 @@ def report_inputs(
     if not inputs.reports:
         return
     if is_main(settings):
-        lines = [data_line(dataset, wanted) for dataset in inputs.datasets]
-        for line in [*lines, *(f"doctor: {line}" for line in finding_lines(inputs.findings))]:
-            print(line, file=sys.stderr)
+        print_inputs(inputs.datasets, wanted, inputs.findings)
     for dataset in inputs.datasets:
         dataset.losses.refuse_above(settings.stage.max_loss)
 
@@ -201,10 +205,7 @@ def claim_output(settings: Settings, inputs: Inputs) -> Claim:
     an earlier run's files are being replaced.
     """
     folder, restart = Path(settings.training.output_dir), settings.stage.restart
-    described = settings.as_dict() | {"num_processes": settings.training.world_size}
-    description = run_description(described, inputs.as_dict())
-    if described.get("early_stopping_patience"):  # what it may keep is what was evaluated and saved
-        description |= {key: described[key] for key in ("eval_steps", "save_steps")}
+    description = description_of(settings, inputs)
     claim = inspect_folder(folder, description, restart=restart)
     if claim.finished:
         if is_main(settings):
@@ -219,6 +220,17 @@ def claim_output(settings: Settings, inputs: Inputs) -> Claim:
             print(f"continuing from {claim.checkpoint}", file=sys.stderr)
     wait_for_everyone(settings)
     return claim
+
+
+def description_of(settings: Settings, inputs: Inputs) -> dict[str, Any]:
+    """What an interrupted run must share with this one for this one to continue it."""
+    described = settings.as_dict() | {"num_processes": settings.training.world_size}
+    description = run_description(described, inputs.as_dict())
+    if described.get("early_stopping_patience"):  # what it may keep is what was evaluated and saved
+        description |= {key: described[key] for key in ("eval_steps", "save_steps")}
+    if path := chat_template_path(settings):
+        description["chat_template_file (content)"] = file_sha256(Path(path))
+    return description
 
 
 @contextmanager

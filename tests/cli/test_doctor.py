@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import unicodedata
 from itertools import takewhile
 from pathlib import Path
 
@@ -184,7 +185,38 @@ def test_prompts_are_looked_at_as_sampling_would(doctor, tmp_path):
     code, _, found = doctor("sample", data, "--max_new_tokens", "10")
     assert code == 5
     assert named(found["findings"]) == {"empty_prompt": 1, "over_context": 1}
-    assert found["max_loss"] is None
+    assert found["max_loss"] == 0.05
+
+
+@pytest.mark.parametrize("stage", ["sample", "evaluate"])
+def test_a_stage_that_samples_finds_what_the_doctor_finds(stage, tiny_model, tmp_path, capsys):
+    rows = [{"prompt": f"bread {number}?"} for number in range(5)]
+    rows += [{"prompt": " "}, {"prompt": "x" * 900}, {"prompt": [{"role": "x", "content": "y"}]}]
+    data = write(tmp_path / "p.jsonl", rows)
+    words = ["--dataset_name", str(data), "--max_new_tokens", "2", "--rendering", "plain"]
+    words += {
+        "sample": ["--model_name_or_path", str(tiny_model)],
+        "evaluate": ["--policies", f"sft={tiny_model}", f"dpo={tiny_model}"],
+    }[stage]
+    assert main(["doctor", "--stage", stage, *words, "--json", str(tmp_path / "f.json")]) == 5
+    told = json.loads((tmp_path / "f.json").read_text())["stages"][stage]
+    assert (told["num_lost"], told["refused"]) == (3, True)
+    capsys.readouterr()
+    words = [stage, *words, "--output_dir", str(tmp_path / "out")]
+    assert main(words) == 5
+    assert "3 of 8 rows lost" in capsys.readouterr().err.splitlines()[-1]
+    assert main([*words, "--max_loss", "0.4"]) == 0
+    assert json.loads((tmp_path / "out" / "doctor.json").read_text()) == told["findings"]
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert named(manifest["provenance"]["doctor"]) == named(told["findings"])
+    assert manifest["metrics"]["num_prompts"] == 5
+
+
+def test_a_stage_that_samples_needs_a_usable_prompt(doctor, tiny_model, tmp_path):
+    data = write(tmp_path / "p.jsonl", [{"prompt": "x" * 900}])
+    assert doctor("sample", data)[0] == 3
+    words = ["sample", "--model_name_or_path", str(tiny_model), "--dataset_name", str(data)]
+    assert main([*words, "--output_dir", str(tmp_path / "out"), "--max_loss", "1"]) == 3
 
 
 def test_another_template_than_the_models_own_is_a_warning(doctor, tmp_path):
@@ -272,9 +304,29 @@ def test_a_pipeline_is_looked_at_stage_by_stage_as_far_as_its_data_are_there(
     assert list(found["stages"]) == ["sft", "sample", "reward"]
     assert "judgements.jsonl is not there yet" in found["not_there"]["dpo"]
     assert f"run/sft is not there yet: read with {tiny_model}'s" in said
-    assert {one["max_loss"] for one in found["stages"].values()} == {0, None}
+    assert {one["max_loss"] for one in found["stages"].values()} == {0}
     assert main([*words, "--stage", "sft"]) == 0
     assert list(json.loads((tmp_path / "f.json").read_text())["stages"]) == ["sft"]
+
+
+def test_the_base_stands_in_for_policies_that_are_still_to_come(tiny_model, tmp_path, capsys):
+    prompts = write(tmp_path / "p.jsonl", [{"prompt": "a loaf?"}, {"prompt": "cake?"}])
+    pipeline = {
+        "model_name_or_path": str(tiny_model),
+        "sft": {"dataset_name": str(prompts)},
+        "sample": {"dataset_name": str(prompts)},
+        "ratings": "simulated",
+        "reward": None,
+        "dpo": None,
+        "evaluate": {"dataset_name": str(prompts)},
+    }
+    path = tmp_path / "loop.yaml"
+    path.write_text(yaml.safe_dump(pipeline))
+    words = ["doctor", "--config", str(path), "--stage", "evaluate"]
+    assert main([*words, "--output_dir", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert f"run/dpo are not there yet: read with {tiny_model}'s" in said
+    assert "evaluate: " in said
 
 
 def test_help_has_an_example(capsys):
@@ -323,3 +375,43 @@ def as_plain_text(row: dict[str, str]) -> dict[str, str]:
         same = takewhile(lambda both: both[0] == both[1], zip(*row.values(), strict=False))
         shared = "".join(both[0] for both in same)
     return {"prompt": shared} | {side: row[side][len(shared) :] for side in ("chosen", "rejected")}
+
+
+def test_its_json_is_never_written_over_what_is_read(doctor, tiny_model, tmp_path, capsys):
+    data = write(tmp_path / "pairs.jsonl", pairs(4))
+    config = tmp_path / "reward.yaml"
+    config.write_text("learning_rate: 0.001\n")
+    words = ["doctor", "--config", str(config), "--model_name_or_path", str(tiny_model)]
+    for path in (data, config):
+        before = path.read_bytes()
+        assert main([*words, "--dataset_name", str(data), "--json", str(path)]) == 2
+        assert "never overwritten" in capsys.readouterr().err
+        assert path.read_bytes() == before
+
+
+def test_nothing_in_the_data_moves_the_terminals_cursor(tiny_model, tmp_path, capsys):
+    rows = pairs(6)
+    rows[1]["criteria"] = {"\x1b[31mred\x07\nnext": 5}
+    rows[2]["item"] = rows[2]["group"] = "\ud800"
+    data = write(tmp_path / "pairs.jsonl", rows)
+    words = ["--model_name_or_path", str(tiny_model), "--dataset_name", str(data)]
+    options = [*words, "--eval_fraction", "0", "--max_loss", "0.1"]
+    assert main(["doctor", "--stage", "reward", *options]) == 5
+    assert main(["reward", *options, "--output_dir", str(tmp_path / "run")]) == 5
+    said = capsys.readouterr()
+    text = (said.out + said.err).replace("\n", "").replace("\r", "")
+    assert "red" in text
+    assert not [c for c in text if unicodedata.category(c) in ("Cc", "Cs")]
+
+
+def test_a_prompt_without_turns_is_a_loss_and_no_crash(doctor, tiny_model, tmp_path, capsys):
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    data = write(tmp_path / "talks.jsonl", [{"messages": talk}, {"messages": []}])
+    words = ["doctor", "--stage", "sample", "--model_name_or_path", str(tiny_model)]
+    assert main([*words, "--dataset_name", str(data)]) == 5
+    assert "empty prompt" in capsys.readouterr().out
+
+
+def test_a_stage_that_is_misspelt_names_the_nearest(capsys):
+    assert main(["doctor", "--stage", "rewrd"]) == 2
+    assert "did you mean 'reward'?" in capsys.readouterr().err

@@ -90,7 +90,7 @@ def test_manifest_and_log_say_what_was_read(words, prompts, tiny_model, tmp_path
 
     with prompts.open("a") as stream:
         stream.write(json.dumps({"prompt": "  "}) + "\n")
-    assert main([*words, "--output_dir", str(tmp_path / "sample")]) == 0
+    assert main([*words, "--output_dir", str(tmp_path / "sample"), "--max_loss", "0.34"]) == 0
     said = f"{prompts}: 3 rows, prompt-only (conversational); 1 of 3 rows lost (33.3%): 1 dropped"
     assert said in capsys.readouterr().err
     manifest = Manifest.read(tmp_path / "sample")
@@ -135,7 +135,8 @@ def test_yaml_gives_settings_and_the_command_line_wins(words, tmp_path):
         (["--model_name_or_path", "smollm2-135m-instruct-q"], 2, "did you mean 'smollm2"),
         (["--model_name_or_path", "someone/absent"], 2, "HF_HUB_OFFLINE"),
         (["--dataset_name", "absent.jsonl"], 2, "absent.jsonl"),
-        (["--max_new_tokens", "600"], 3, "row 1: the prompt has"),
+        (["--max_new_tokens", "600"], 3, "no room for 600 tokens in the model's context of 512"),
+        (["--max_loss", "-1"], 2, "--max_loss -1.0: must be a share of the rows, from 0 to 1"),
     ],
 )
 def test_bad_settings_are_one_line(words, tmp_path, capsys, change, code, message):
@@ -146,6 +147,43 @@ def test_bad_settings_are_one_line(words, tmp_path, capsys, change, code, messag
     assert len(said) == 1
     assert message in said[0]
     assert output.read_text() == "what was there before\n"
+
+
+@pytest.fixture
+def partly_lost(prompts):
+    """Two prompts that can be sampled from, one too long and one of a role that plain lacks."""
+    with prompts.open("a") as stream:
+        for prompt in ("x" * 600, [{"role": "tool", "content": "12"}]):
+            stream.write(json.dumps({"prompt": prompt}) + "\n")
+    return prompts
+
+
+def test_prompts_that_cannot_be_sampled_from_are_left_out_and_listed(
+    words, partly_lost, tmp_path, capsys
+):
+    folder, alone = tmp_path / "sample", tmp_path / "alone" / "out.jsonl"
+    words = [*words, "--rendering", "plain", "--max_loss", "0.5"]
+    assert main([*words, "--output_dir", str(folder)]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("doctor: ")]
+    found = json.loads((folder / "doctor.json").read_text())
+    places = {one["name"]: one["places"] for one in found}
+    assert places == {"over_context": [f"{partly_lost}:3"], "wrong_roles": [f"{partly_lost}:4"]}
+    assert len(said) == len(found)
+    assert [one["name"] for one in Manifest.read(folder).provenance["doctor"]] == list(places)
+    assert main([*words, "--output", str(alone)]) == 0
+    assert [path.name for path in alone.parent.iterdir()] == ["out.jsonl"]
+    assert alone.read_bytes() == (folder / "completions.jsonl").read_bytes()
+    assert len(read(alone)) == 2
+    assert said[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--output_dir", "--output"])
+def test_more_losses_than_allowed_are_exit_5(option, words, partly_lost, tmp_path, capsys):
+    output = tmp_path / "out" / "it"
+    assert main([*words, "--rendering", "plain", option, str(output)]) == 5
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "lower --max_new_tokens, or accept it with --max_loss 0.5 (now 0.05)" in error
+    assert not output.exists()
 
 
 def test_broken_line_of_the_prompts_is_named(words, prompts, tmp_path, capsys):

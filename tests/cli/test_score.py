@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from rlhf.cli import main
 from rlhf.evaluation.scored_data import accuracy_of
+from rlhf.models.loading import load_tokenizer
 from rlhf.models.scoring import RewardModel
 from tests.models.reward_models import save_reward
 
@@ -171,3 +174,77 @@ def test_a_broken_models_score_is_named(reward, tmp_path, capsys, monkeypatch):
     data = write(tmp_path / "pairs.jsonl", PAIRS)
     assert score(reward, data, tmp_path)[0] == 3
     assert "pairs.jsonl:1: its score is nan" in capsys.readouterr().err
+
+
+HALF = "\\ud800"  # JSON's escape of half a character
+
+
+def test_half_characters_beside_the_texts_are_kept_and_written_whole(reward, tmp_path):
+    data = tmp_path / "half.jsonl"
+    data.write_text(f'{{"prompt": "Hi", "chosen": "a", "rejected": "b", "note": "{HALF}"}}\n')
+    _, rows, _ = score(reward, data, tmp_path)
+    assert rows[0]["note"] == "\ud800"
+    assert sorted(os.listdir(tmp_path / "out")) == ["score.json", "scored.jsonl"]
+
+
+def test_a_row_nested_too_deep_to_be_stored_is_one_line(reward, tmp_path, capsys):
+    data = tmp_path / "deep.jsonl"
+    deep = "[" * 900 + "]" * 900
+    data.write_text(f'{{"prompt": "Hi", "chosen": "a", "rejected": "b", "note": {deep}}}\n')
+    assert score(reward, data, tmp_path)[0] == 3
+    assert "row 1: nested too deep" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (f'"completions": ["{HALF}"]', "half.jsonl:1: completion holds half a character"),
+        (f'"completion": "{HALF}"', "half.jsonl:1: completion holds half a character"),
+        (
+            f'"completion": [{{"role": "user", "content": "{HALF}"}}, '
+            '{"role": "assistant", "content": "x"}]',
+            "half.jsonl:1: completion holds half a character",
+        ),
+        ('"completion": [{"role": "user", "content": "x"}]', "half.jsonl:1: completion 0: must be"),
+        ('"completions": ["a", "b"], "ended": [0, 1]', "half.jsonl:1: ended must be true or false"),
+    ],
+)
+def test_a_completion_that_cannot_be_scored_is_named(row, message, reward, tmp_path, capsys):
+    data = tmp_path / "half.jsonl"
+    data.write_text(f'{{"prompt": "Hi", {row}}}\n')
+    assert score(reward, data, tmp_path)[0] == 3
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_pairs_that_the_template_refuses_are_dropped_and_counted(tiny_model, tmp_path, capsys):
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    tokenizer = load_tokenizer(base)
+    refusal = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    )
+    tokenizer.chat_template = refusal + tokenizer.chat_template
+    tokenizer.save_pretrained(base)
+    reward = save_reward(base, tmp_path / "reward")
+    asked = {"role": "user", "content": "Hi"}
+    prompts = [[asked], [{"role": "system", "content": "Be brief."}, asked]]
+    data = [{"prompt": prompt, "chosen": "a", "rejected": "b"} for prompt in prompts]
+    _, rows, summary = score(reward, write(tmp_path / "d.jsonl", data), tmp_path)
+    assert [row["prompt"] for row in rows] == prompts[:1]
+    assert summary["losses"]["dropped"] == {"refused by the chat template (no system)": 1}
+    alone = [{"prompt": prompt, "completion": "a"} for prompt in prompts]
+    assert score(reward, write(tmp_path / "c.jsonl", alone), tmp_path)[0] == 3
+    assert "c.jsonl:2: refused by the chat template" in capsys.readouterr().err
+
+
+def test_a_tie_by_rounding_is_a_tie_here_as_in_the_stage(reward, tmp_path):
+    data = [PAIRS[3] | {"p_chosen": p} for p in (0.5 - 1e-16, 0.5 + 1e-12, 0.8)]
+    _, _, summary = score(reward, write(tmp_path / "ties.jsonl", data), tmp_path)
+    assert (summary["n"], summary["num_ties"]) == (1, 2)
+
+
+def test_a_store_is_never_written_over(reward, tmp_path, capsys):
+    store = tmp_path / "feedback.db"
+    store.write_bytes(b"ratings of months")
+    assert score(reward, f"feedback:{store}#c", tmp_path, "--output", str(store))[0] == 2
+    assert "never overwritten" in capsys.readouterr().err
+    assert store.read_bytes() == b"ratings of months"

@@ -140,6 +140,13 @@ def test_repetitions_go_but_not_those_of_another_item_or_end():
     assert len(cleaned(*rows, deduplicate=False)) == 4
 
 
+def test_the_same_texts_with_another_label_are_no_repetition():
+    """The first label would otherwise win over the others without a word."""
+    labels = [{"p_chosen": 0.9}, {"p_chosen": 0.2}, {"criteria": {"a": 0.3}}, {"weight": 2.0}]
+    rows = [PAIR | label for label in labels]
+    assert cleaned(*rows, *rows) == rows
+
+
 def test_near_repetitions_go_only_where_a_threshold_is_given():
     long = " ".join(f"word{number}" for number in range(60))
     rows = [PAIR | {"prompt": f"{long} once"}, PAIR | {"prompt": f"{long} twice"}]
@@ -327,3 +334,15 @@ def test_real_transcripts_are_read_the_same_once_cleaned(tmp_path: Path):
     assert [(p.prompt, p.chosen.strip(), p.rejected.strip()) for p in before] == [
         (p.prompt, p.chosen, p.rejected) for p in after
     ]
+
+
+@pytest.mark.parametrize("extract", [True, False])
+def test_what_normalising_makes_private_is_not_kept_in_the_log_either(extract: bool):
+    """A zero-width space hides an address from the mask until it is removed."""
+    said = "\n\nHuman: I am anna\u200b@exam\u200bple.org\u200b, \r\n hi\n\nAssistant: "
+    row = {"chosen": said + "Hello.", "rejected": said + "Go."}
+    found = clean_rows(dataset(row), CleaningSteps(mask_private=True, extract=extract))
+    assert "[EMAIL]" in str(found.rows)
+    kept = json.dumps([change.as_dict() for change in found.changes]) + str(found.rows)
+    assert "anna" not in kept
+    assert "ple.org" not in kept

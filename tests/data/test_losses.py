@@ -40,3 +40,20 @@ def test_only_a_few_examples_are_kept():
     assert losses_of(100, 50).as_dict()["examples"] == {
         "empty prompt": ["f.jsonl:1", "f.jsonl:2", "f.jsonl:3"]
     }
+
+
+def test_a_reason_that_quotes_a_row_stays_one_printable_line():
+    losses = DataLosses(num_rows=1)
+    losses.drop("\x1b[31mred\n\ud800 must be a number", "f.jsonl:1")
+    assert dict(losses.dropped) == {"\ufffd[31mred \ufffd must be a number": 1}
+    assert losses.summary().isprintable()
+    losses.summary().encode()
+
+
+def test_rows_that_are_each_wrong_in_their_own_way_do_not_fill_the_screen():
+    losses = DataLosses(num_rows=500)
+    for number in range(500):
+        losses.drop(f"criterion {number} is none", f"f.jsonl:{number}")
+    assert losses.summary().endswith("and 488 more reasons")
+    assert losses.first_places().endswith("and 488 more reasons")
+    assert losses.num_lost == 500

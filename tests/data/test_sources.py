@@ -3,11 +3,12 @@
 import gzip
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import pytest
 
-from rlhf.data.sources import load_rows
+from rlhf.data.sources import load_rows, refuse_overwriting
 from rlhf.errors import ConfigError, DataError
 
 ROWS = [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(3)]
@@ -167,3 +168,41 @@ def test_other_file_types_and_empty_folders_are_refused(tmp_path: Path):
 def test_feedback_needs_store_and_campaign(name: str):
     with pytest.raises(ConfigError, match="feedback:STORE#CAMPAIGN"):
         load_rows(name)
+
+
+def test_a_key_that_stands_twice_among_many_is_found_at_once(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    keys = [f'"k{number}": 1' for number in range(50_000)]
+    path.write_text("{" + ", ".join([*keys, '"k49999": 2']) + "}\n")
+    began = time.perf_counter()
+    with pytest.raises(DataError, match="'k49999' stands twice"):
+        load_rows(str(path))
+    assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("source", "written", "message"),
+    [
+        ("a#b.jsonl", ["a#b.jsonl"], "never overwritten"),
+        ("feedback:store.db#c", ["store.db"], "never overwritten"),
+        ("feedback:sqlite:///store.db#c", ["store.db"], "never overwritten"),
+        ("feedback:sqlite:///{folder}/store.db#c", ["store.db"], "never overwritten"),
+        ("feedback:od#d.db#c", ["od#d.db"], "never overwritten"),
+        ("data", ["data/more/out.jsonl"], "lies in the input folder"),
+        ("a#b.jsonl", ["x.json", "data/../x.json"], "two of these are one file"),
+        ("a#b.jsonl", ["data"], "a folder"),
+    ],
+)
+def test_nothing_that_is_read_is_written_over(source, written, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "more").mkdir(parents=True)
+    for name in ("a#b.jsonl", "store.db", "od#d.db"):
+        (tmp_path / name).write_text("{}\n")
+    with pytest.raises(ConfigError, match=message):
+        refuse_overwriting([source.format(folder=tmp_path)], *map(Path, written))
+
+
+def test_what_is_read_elsewhere_hinders_no_writing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sources = ["owner/name", "feedback:postgresql://host/db#c", "gone.jsonl", None]
+    refuse_overwriting(sources, Path("db"), Path("owner/name/x.json"))

@@ -169,3 +169,14 @@ def test_a_plain_transcript_parses_back_into_its_turns(texts: list[str], answer:
         ids = Renderer(TOKENIZER, "plain").transcript_ids(turns, answer)[:-1]
         said = [*turns, {"role": "assistant", "content": answer}]
         assert parse_transcript("here", "chosen", TOKENIZER.decode(ids)) == said
+
+
+def test_turns_that_the_template_refuses_are_bad_data_and_not_a_crash():
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('no system; ever') }}"
+    renderer = Renderer(make_tokenizer())
+    renderer.tokenizer = tokenizer
+    with pytest.raises(DataError, match=r"refused by the chat template \(no system, ever\)"):
+        renderer.prompt_ids([{"role": "system", "content": "Be brief."}])
+    with pytest.raises(DataError, match="without turns"):
+        renderer.prompt_ids([])

@@ -35,6 +35,12 @@ def test_a_label_for_the_rejected_side_turns_the_row():
     assert turned.rows[0]["votes"][0]["prefers"] == "chosen"
 
 
+def test_a_tie_by_rounding_is_a_tie():
+    # the weighted mean of criteria that are all at 0.5 may miss it by the last digit
+    ties = [row(1.0, "a", p_chosen=0.5000000000000001), row(1.0, "b", p_chosen=0.49999999999999994)]
+    assert len(pairs_of([*right_and_wrong(3, 0), *ties]).decided) == 3
+
+
 def test_better_than_chance_asks_the_whole_interval():
     # 20 of 40: the interval's low end lies below a half; 36 of 40: above it
     assert chance_check(pairs_of(right_and_wrong(22, 18)), 0.5).passed is False
@@ -115,6 +121,7 @@ def test_agreement_with_each_rater_is_with_their_own_votes():
         (json.dumps(row(float("nan"))), r"heldout.jsonl:1"),
         (json.dumps(row(1.0, p_chosen=1.5)), "p_chosen is 1.5, out of range"),
         (json.dumps(row(1.0, chosen=3)), "chosen must be text"),
+        (json.dumps(row(1.0, num_chosen_tokens="x")), "num_chosen_tokens is 'x', out of range"),
         (json.dumps(row(1.0, p_chosen=0.5)), "all 1 labels are ties"),
     ],
 )

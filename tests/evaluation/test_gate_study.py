@@ -12,8 +12,8 @@ from rlhf.evaluation.gate import require_passed
 from rlhf.evaluation.gate.arguments import GateArguments, threshold_names
 from rlhf.evaluation.gate.binding import reward_sha256
 from rlhf.evaluation.gate.checks import exact, judged, unmeasured
-from rlhf.evaluation.gate.study import run_gate, verdict_of
-from rlhf.manifest import Manifest, file_sha256
+from rlhf.evaluation.gate.study import Study, run_gate, verdict_of
+from rlhf.manifest import Manifest, file_sha256, write_json
 from rlhf.models.scoring import RewardModel
 from tests.evaluation.gate_rows import write_rows
 from tests.evaluation.models import make_reward_adapter
@@ -93,6 +93,7 @@ def test_a_gate_leaves_its_verdict_and_a_manifest(reward_dir, tmp_path):
 
 
 def test_saving_and_merging_are_measured_in_float32(reward_dir, tmp_path):
+    (tmp_path / "rlhf-reward-left" / "saved").mkdir(parents=True)  # by a gate that was killed
     asked = settings(reward_dir, tmp_path, measure_roundtrip=True, max_roundtrip_shift=0.01)
     checks = {check["name"]: check for check in run_gate(asked)["checks"]}
     assert checks["roundtrip"]["passed"] is True
@@ -131,9 +132,34 @@ def test_a_gate_is_of_the_weights_that_it_saw(reward_dir, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(GateError, match="of another reward model"):
         require_passed(tmp_path / "gate", moved)
+    (moved / "adapter_model.safetensors").write_bytes(
+        (reward_dir / "adapter_model.safetensors").read_bytes()
+    )
+    assert require_passed(tmp_path / "gate", moved)["passed"] is True
+    config = json.loads((moved / "adapter_config.json").read_text())
+    write_json(moved / "adapter_config.json", config | {"lora_alpha": 2 * config["lora_alpha"]})
+    with pytest.raises(GateError, match="of another reward model"):
+        require_passed(tmp_path / "gate", moved)
     (tmp_path / "gate" / "gate.json").write_text("{}")
     with pytest.raises(DataError, match="damaged"):
         require_passed(tmp_path / "gate", reward_dir)
+
+
+def test_a_reward_model_trained_anew_meanwhile_is_not_judged(reward_dir, tmp_path, monkeypatch):
+    folder = tmp_path / "reward"
+    shutil.copytree(reward_dir, folder)
+    checks = Study.checks
+
+    def train_meanwhile(study):
+        made = checks(study)
+        weights = folder / "adapter_model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+        return made
+
+    monkeypatch.setattr(Study, "checks", train_meanwhile)
+    with pytest.raises(DataError, match="trained anew while"):
+        run_gate(settings(folder, tmp_path / "gate"))
+    assert not (tmp_path / "gate" / "manifest.json").exists()
 
 
 def test_what_could_not_be_measured_fails_only_where_all_is_required(reward_dir, tmp_path):
@@ -164,8 +190,14 @@ def test_a_gate_that_asks_nothing_is_not_passed_by_it(reward_dir, tmp_path):
         lambda gate: gate | {"passed": True, "refused_by": []},
         lambda gate: gate | {"passed": True, "override": {"reason": " "}},
         lambda gate: gate | {"passed": True, "override": {"reason": "one of my own"}},
-        lambda gate: gate
-        | {"passed": True, "refused_by": [], "checks": [c | {"passed": True} for c in gate["checks"]]},
+        lambda gate: (
+            gate
+            | {
+                "passed": True,
+                "refused_by": [],
+                "checks": [c | {"passed": True} for c in gate["checks"]],
+            }
+        ),
     ],
 )
 def test_a_verdict_that_was_edited_is_none(edit, reward_dir, tmp_path):

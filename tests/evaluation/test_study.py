@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rlhf.errors import ConfigError, DataError
+from rlhf.errors import ConfigError, DataError, GateError
 from rlhf.evaluation import policies as policies_module
 from rlhf.evaluation import study as study_module
 from rlhf.evaluation.policies import PolicyPool, find_policies
@@ -229,6 +229,7 @@ def test_simulated_labels_mark_policy_judge_and_manifest(
         ({"dataset_name": "gone.jsonl"}, "gone.jsonl"),
         ({"max_new_tokens": 0}, "at least 1"),
         ({"temperature": -1.0}, "not be negative"),
+        ({"max_loss": 1.5}, "--max_loss 1.5: must be a share"),
         ({"rendering": "html"}, "must be chat or plain"),
     ],
 )
@@ -246,11 +247,46 @@ def test_bad_settings_are_refused(
 def test_log_and_manifest_say_what_was_read(run: Path, tiny_model: Path, tmp_path, capsys) -> None:
     data = tmp_path / "prompts.jsonl"
     data.write_text((run / "heldout.jsonl").read_text() + json.dumps({"prompt": ""}) + "\n")
-    manifest = evaluate(settings(run, tiny_model, tmp_path / "out", dataset_name=str(data)))
+    changes = {"dataset_name": str(data), "max_loss": 0.25}
+    manifest = evaluate(settings(run, tiny_model, tmp_path / "out", **changes))
     said = f"{data}: 4 rows, prompt-only (conversational); 1 of 4 rows lost (25.0%): 1 dropped"
     assert said in capsys.readouterr().err
     assert manifest.provenance["prompts"]["format"] == "prompt-only (conversational)"
     assert manifest.provenance["prompts_lost"]["num_lost"] == 1
+
+
+@pytest.fixture
+def long_settings(run: Path, tiny_model: Path, tmp_path) -> EvaluateConfig:
+    """One prompt in four has room in the contexts of two policies, and none in the third's."""
+    short = make_tiny_model(tmp_path / "short", seed=7)
+    path = short / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 100}))
+    data = tmp_path / "prompts.jsonl"
+    data.write_text(json.dumps({"prompt": "x" * 98}) + "\n" + (run / "heldout.jsonl").read_text())
+    names = [f"base={short}", f"sft={tiny_model}", f"dpo={run / 'dpo'}"]
+    output = tmp_path / "out"
+    return settings(run, tiny_model, output, policies=names, dataset_name=str(data))
+
+
+def test_a_prompt_needs_room_in_every_policys_context(long_settings, tmp_path, capsys) -> None:
+    long_settings.max_loss = 0.25
+    manifest = evaluate(long_settings)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("doctor: ")]
+    assert [row["prompt"][0]["content"] for row in read_rows(tmp_path / "out")] == PROMPTS
+    [found] = json.loads((tmp_path / "out" / "doctor.json").read_text())
+    assert found["name"] == "over_context"
+    assert found["places"] == [f"{tmp_path / 'prompts.jsonl'}:1"]
+    assert manifest.metrics["num_prompts"] == 3
+    assert [one["name"] for one in manifest.provenance["doctor"]] == ["over_context"]
+    assert len(said) == 1
+    assert "no room for 6 tokens in the model's context of 100" in said[0]
+
+
+def test_more_losses_than_allowed_refuse_the_evaluation(long_settings, tmp_path) -> None:
+    message = r"lower --max_new_tokens.*--max_loss 0\.25 \(now 0\.05\)"
+    with pytest.raises(GateError, match=message):
+        evaluate(long_settings)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_a_judge_cannot_read_whole_is_counted(

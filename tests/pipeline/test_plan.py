@@ -52,6 +52,12 @@ def test_every_stage_reads_what_the_ones_before_it_wrote(loop):
     assert stage["evaluate"]["policies"] == ["base=some-base", "sft=runs/x/sft", "dpo=runs/x/dpo"]
 
 
+def test_no_stage_of_a_pipeline_loses_a_row_unasked(loop):
+    stages = configs(loop, **{"sample.max_loss": 0.1})
+    told = {name: stage["max_loss"] for name, stage in stages.items() if "max_loss" in stage}
+    assert told == {"sft": 0, "sample": 0.1, "reward": 0, "dpo": 0, "evaluate": 0}
+
+
 def test_a_section_wins_over_shared_keys_and_the_command_line_over_both(loop):
     assert configs(loop)["sft"]["seed"] == 3
     assert configs(loop)["dpo"]["seed"] == 4

@@ -297,3 +297,21 @@ def test_a_stage_alone_is_reported(tmp_path: Path) -> None:
     assert 'id="stage-reward"' in page
     assert "not run" not in page
     assert "The worst misjudged pairs" in page
+
+
+def test_files_that_are_damaged_within_a_line_do_not_stop_the_page(tmp_path: Path) -> None:
+    """Half characters, ids that are none, a step that is none, brackets without end."""
+    make_run(tmp_path / "run")
+    folder = tmp_path / "run" / "reward"
+    rows = [pair(i, -1.0, num_chosen_tokens=3, num_rejected_tokens=2) for i in range(4)]
+    rows[0] |= {"prompt": "half \ud83d", "judgement_ids": ["\ud83d", None, 3], "item": "\ud83d"}
+    rows[1] |= {"num_chosen_tokens": "three"}
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "heldout.jsonl").write_text(lines)
+    (folder / "log.json").write_text('[{"step": null, "loss": 1}, {"step": 1, "loss": 0.5}]')
+    (folder / "doctor.json").write_text("[" * 5000)
+    (tmp_path / "run" / "ratings" / "judgements.jsonl").write_text('{"prompt": "p"}\n')
+    run = read_run(tmp_path / "run")
+    assert [row["prompt"] for row in run.heldout] == ["half ?", "question 2", "question 3"]
+    assert [row["step"] for row in run.logs["reward"]] == [1]
+    render(run).encode()

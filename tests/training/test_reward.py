@@ -180,7 +180,9 @@ def test_a_second_prompt_of_a_pair_that_is_held_out_is_counted(run_stage, tmp_pa
         return [{"role": role, "content": text} for role, text in turns]
 
     apart = [{"chosen": talk("one?", "yes"), "rejected": talk("another?", "no")}]
-    held = [{"chosen": talk(text, "yes"), "rejected": talk(text, "no")} for text in ("another?", "x?")]
+    held = [
+        {"chosen": talk(text, "yes"), "rejected": talk(text, "no")} for text in ("another?", "x?")
+    ]
     options = ("--use_peft", "--eval_dataset_name", str(write_rows(tmp_path / "h.jsonl", held)))
     folder = run_stage("reward", write_rows(tmp_path / "t.jsonl", apart), *options)
     assert metrics_of(folder)["num_eval_trained_on"] == 1

@@ -23,14 +23,64 @@ def test_a_ranking_stays_in_one_batch():
         drawn = list(batches)
         assert all_rows(drawn) == list(range(12))
         assert max(map(len, drawn)) <= 4
-        assert len(drawn) == len(batches) == 4  # 4 + 1 of c, and 3 + 1, 2 + 1 of the others
+        assert len(drawn) == len(batches) == 4  # 2 + 3 of c, and 3 + 1, 2 + 1 of the others
         for group in ("a", "b"):
             holding = [b for b in drawn if any(GROUPS[row] == group for row in b)]
             assert len(holding) == 1
         at = [index for index, b in enumerate(drawn) if any(GROUPS[row] == "c" for row in b)]
         assert len(at) == 2
         assert at[1] == at[0] + 1  # too large for one: neighbours
-    assert (batches.num_groups, batches.num_split, batches.largest_group) == (3, 1, 5)
+    assert (batches.num_groups, batches.num_split(), batches.largest_group) == (3, 1, 5)
+    assert batches.mean_size == 12 / 4
+
+
+def test_a_large_ranking_is_spread_evenly_so_that_its_last_pairs_count_no_more():
+    # five completions give 10 pairs: 4, 4 and 2 would count the last two pairs twice
+    batches = GroupedBatches(["a"] * 10, 4, seed=0)
+    assert list(batches) == [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]
+    assert len(batches) == 3
+
+
+def test_a_ranking_stays_in_one_step_of_several_batches():
+    # four completions give 6 pairs: with batches of 2 and 4 batches a step no step has room for
+    # two rankings, and each spreads over its step's batches as evenly as can be
+    groups = [name for name in "abc" for _ in range(6)]
+    batches = GroupedBatches(groups, 2, num_accumulated=4, seed=0)
+    drawn = list(batches)
+    assert [len(batch) for batch in drawn] == [1, 2, 1, 2] * 3
+    for start in range(0, 12, 4):
+        assert len({groups[row] for batch in drawn[start : start + 4] for row in batch}) == 1
+    assert batches.num_split() == 0
+    assert batches.mean_size == 18 / 12
+
+
+def test_a_step_with_too_few_rows_for_its_batches_comes_last():
+    groups = ["a", "a", "a", "a", "b", "b", "b", None]  # steps of 4: a, then b and the single one
+    batches = GroupedBatches([*groups, "c", "c"], 1, num_accumulated=4, seed=0)
+    for epoch in range(4):
+        batches.set_epoch(epoch)
+        drawn = list(batches)
+        assert [row for batch in drawn[-2:] for row in batch] == [8, 9]
+        assert len(drawn) == len(batches) == 10
+        assert batches.num_split() == 0
+
+
+def test_the_ranks_of_a_step_share_a_ranking():
+    groups = [name for name in "ab" for _ in range(6)]
+    ranks = [
+        list(
+            GroupedBatches(
+                groups, 2, num_accumulated=2, seed=0, process_index=rank, num_processes=2
+            )
+        )
+        for rank in range(2)
+    ]
+    for step in range(2):
+        held = [
+            row for batches in ranks for batch in batches[2 * step : 2 * step + 2] for row in batch
+        ]
+        assert len(held) == 6
+        assert len({groups[row] for row in held}) == 1
 
 
 def test_the_order_follows_from_seed_and_epoch():
@@ -45,13 +95,26 @@ def test_the_order_follows_from_seed_and_epoch():
     st.lists(st.sampled_from([None, "a", "b", "c", "d"]), min_size=1, max_size=40),
     st.integers(1, 6),
     st.integers(1, 3),
+    st.integers(1, 3),
 )
 @settings(max_examples=50)
-def test_every_process_gets_as_many_batches_and_every_row_is_there(groups, size, processes):
+def test_every_process_gets_as_many_batches_and_every_row_is_there(
+    groups, size, accumulated, processes
+):
     ranks = [
-        list(GroupedBatches(groups, size, seed=0, process_index=rank, num_processes=processes))
+        list(
+            GroupedBatches(
+                groups,
+                size,
+                num_accumulated=accumulated,
+                seed=0,
+                process_index=rank,
+                num_processes=processes,
+            )
+        )
         for rank in range(processes)
     ]
+    assert all(0 < len(batch) <= size for batches in ranks for batch in batches)
     assert len({len(batches) for batches in ranks}) == 1
     seen = Counter(row for batches in ranks for batch in batches for row in batch)
     assert set(seen) == set(range(len(groups)))

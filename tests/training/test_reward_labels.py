@@ -1,6 +1,7 @@
 """What the rows' columns make of labels: hard, soft, tied, by criteria, weighted, turned round."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,12 +10,15 @@ from rlhf.data.losses import DataLosses
 from rlhf.errors import ConfigError, DataError
 from rlhf.training.arguments import RewardArguments, parse_criteria
 from rlhf.training.reward.labels import (
+    LabelPlan,
     label_columns,
     labelled_pairs,
     plan_labels,
     refuse_no_labels,
     towards_chosen,
 )
+from rlhf.training.reward.recipe import label_metrics
+from rlhf.training.reward.rows import RewardRows
 
 PLAIN = Pair(prompt="p", chosen="a", rejected="b", place="d:1")
 
@@ -137,3 +141,38 @@ def test_criteria_that_say_nothing_are_refused(text: str):
 def test_weights_of_0_alone_are_refused():
     with pytest.raises(ConfigError, match="every score would be 0"):
         parse_criteria("a=0,b=0")
+
+
+def test_a_ceiling_of_one_criterion_is_not_that_of_several():
+    data = SimpleNamespace(
+        provenance={"label_method": "votes", "noise_ceiling": 0.9, "noise_ceiling_ci": [0.8, 0.95]}
+    )
+    inputs = SimpleNamespace(train=data, heldout=None)
+
+    def ceiling(**heads: float) -> float | None:
+        plan = LabelPlan(heads=heads, by_criteria=True)
+        rows = RewardRows(plan=plan, train=[], train_pairs=[], heldout=[], heldout_pairs=[])
+        return label_metrics(rows, inputs)["noise_ceiling"]
+
+    assert ceiling(help=1.0) == 0.9
+    assert ceiling(help=0.7, true=0.3) is None
+
+
+def test_weights_whose_sum_overflows_still_count():
+    """Their mean would be infinite, and each pair's share of it nothing."""
+    rows, _ = columns([replace(PLAIN, weight=1e308), replace(PLAIN, weight=1.5e308)])
+    assert [row["weight"] for row in rows] == pytest.approx([0.8, 1.2])
+
+
+def test_a_tie_by_several_criteria_is_one_in_spite_of_rounding():
+    weights = {"a": 0.1, "b": 0.2, "c": 0.3}
+    pair = replace(PLAIN, criteria={"a": 0.5 + 3e-10, "b": 0.5, "c": 0.5})
+    plan = plan_labels(RewardArguments(criteria="a=0.1,b=0.2,c=0.3"), [pair], "d")
+    assert plan.heads == weights
+    assert [one.p_chosen for one in labelled_pairs([pair], plan, DataLosses())] == [0.5]
+
+
+def test_a_weight_of_a_criterion_has_a_limit():
+    """1e300 times a score is no number that fp32 holds: found out after the training."""
+    with pytest.raises(ConfigError, match="weights from -1e\\+06 to 1e\\+06"):
+        parse_criteria("a=1e300,b=1")

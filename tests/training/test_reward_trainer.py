@@ -252,6 +252,16 @@ def test_an_ensemble_goes_on_exactly_and_scores_as_it_did(run_stage, pairs, monk
     assert np.allclose(noted.mean(0), [row["chosen_score"] for row in rows])
 
 
+def test_a_whole_model_in_place_of_an_ensemble_is_loaded_as_itself(run_stage, pairs):
+    run_stage("reward", pairs, "--use_peft", "--num_members", "2", *HELD)
+    folder = run_stage("reward", pairs, "--use_peft", "false", "--restart", *HELD)
+    rows = [json.loads(line) for line in (folder / "heldout.jsonl").read_text().splitlines()]
+    scores = RewardModel.load(folder).score(
+        [r["prompt"] for r in rows], [r["chosen"] for r in rows]
+    )
+    assert np.allclose(scores, [row["chosen_score"] for row in rows], atol=1e-5)
+
+
 def test_rankings_go_on_exactly(run_stage, tmp_path, monkeypatch, capsys):
     rows = [
         row | {"group": f"g{index // 3}", "prompt": f"p{index // 3}"}
@@ -260,9 +270,11 @@ def test_rankings_go_on_exactly(run_stage, tmp_path, monkeypatch, capsys):
     data = write_rows(tmp_path / "ranked.jsonl", rows)
     assert_same(*interrupted_and_not(run_stage, data, monkeypatch))
     said = capsys.readouterr().err
-    assert "rankings keep their pairs in one batch; " in said
-    assert "larger than a batch fill neighbouring ones" in said  # 3 pairs, batches of 2
-    assert "unless --per_device_train_batch_size is 3 or more" in said
+    assert "5 of 5 rankings keep their pairs in one optimizer step\n" in said  # 3 pairs of 4
+    run_stage("reward", data, "--max_steps", "1", *HELD, out="small")
+    said = capsys.readouterr().err
+    assert "0 of 5 rankings keep their pairs in one optimizer step; for all of them" in said
+    assert "needs 3 pairs or more" in said  # steps of one batch of 2
 
 
 def test_early_stopping_keeps_and_loads_the_best_of_every_member(run_stage, pairs, monkeypatch):
@@ -304,6 +316,27 @@ def test_early_stopping_goes_on_only_with_the_same_evaluations(run_stage, pairs,
     assert re.search(r"save_steps: 1(\.0)? there, 2(\.0)? here", said)
 
 
+def test_a_best_checkpoint_that_is_gone_is_not_replaced_by_the_last_in_silence(
+    run_stage, pairs, monkeypatch, capsys
+):
+    from rlhf.training.reward.trainer import GuardedRewardTrainer
+
+    predict = GuardedRewardTrainer.prediction_step
+
+    def worse_and_worse(self, *args, **kwargs):
+        loss, *rest = predict(self, *args, **kwargs)
+        return (torch.full_like(loss, 0.1 * self.state.global_step), *rest)
+
+    monkeypatch.setattr(GuardedRewardTrainer, "prediction_step", worse_and_worse)
+    options = ("--use_peft", "--save_steps", "1", "--early_stopping_patience", "9", *HELD)
+    folder = run_stage("reward", pairs, *options)
+    assert metrics_of(folder)["best_step"] == 1
+    (folder / "manifest.json").unlink()
+    (folder / "checkpoint-1" / "adapter_model.safetensors").unlink()  # damaged: not whole
+    run_stage("reward", pairs, *options, expect=4)
+    assert "checkpoint-1: the best checkpoint is gone" in capsys.readouterr().err
+
+
 def test_a_loss_that_leaves_the_numbers_names_the_rows(run_stage, pairs, capsys):
     options = ("--use_peft", "--learning_rate", "1e30", "--max_grad_norm", "0", "--max_steps", "9")
     run_stage("reward", pairs, *options, "--save_steps", "1", expect=4)
@@ -316,6 +349,11 @@ def test_a_loss_that_leaves_the_numbers_names_the_rows(run_stage, pairs, capsys)
     ("rows", "options", "message"),
     [
         (rows_of(6, p_chosen=0.5), (), "all 6 pairs are ties (p_chosen 0.5)"),
+        (
+            [*rows_of(3, p_chosen=0.5), *rows_of(3, p_chosen=0.9, weight=0)],
+            ("--labels", "hard"),
+            "ties (p_chosen 0.5), left out; mend the data",
+        ),
         (rows_of(6), ("--criteria", "x=1"), "better by 'x' (criteria in the rows: none)"),
         (
             [{"prompt": "p", "completion": "a", "label": True}] * 3,
@@ -335,6 +373,8 @@ def test_labels_that_tell_nothing_are_one_line(rows, options, message, run_stage
     [
         (("--num_members", "2"), "add --use_peft"),
         (("--num_members", "0"), "--num_members 0: must be at least 1"),
+        (("--margin_scale", "inf"), "--margin_scale inf: must be at least 0 and finite"),
+        (("--max_loss", "nan"), "--max_loss nan: must be a share of the rows, from 0 to 1"),
         (("--member_bagging",), "needs --num_members of at least 2"),
         (("--early_stopping_patience", "1", "--eval_fraction", "0"), "no pair is held out"),
         (("--early_stopping_patience", "1", "--save_strategy", "no"), "needs --save_strategy"),

@@ -69,3 +69,13 @@ def test_a_chat_template_of_ones_own_is_used_and_saved(run_stage, demos, tmp_pat
     )
     folder = run_stage("sft", demos, "--use_peft", "--chat_template_file", str(template))
     assert (folder / "chat_template.jinja").read_text() == template.read_text()
+
+
+def test_a_run_does_not_go_on_with_another_chat_template(run_stage, demos, tmp_path, capsys):
+    template = tmp_path / "own.jinja"
+    template.write_text("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}")
+    options = ("--use_peft", "--chat_template_file", str(template))
+    (run_stage("sft", demos, *options) / "manifest.json").unlink()
+    template.write_text("{% for m in messages %}{{ m.role }}{{ m.content }}<|im_end|>{% endfor %}")
+    run_stage("sft", demos, *options, expect=2)
+    assert "holds another run (chat_template_file (content)" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from rlhf.data.cleaning.changes import Change, changed_part, row_text
@@ -19,10 +20,13 @@ from rlhf.data.losses import DataLosses
 from rlhf.data.sources import LoadedDataset, Row
 from rlhf.records import content_hash
 
+_MASKED = "(masked)"
 _COMPLETIONS = ("chosen", "rejected", "completion")
-_KEY_COLUMNS = ("prompt", *_COMPLETIONS, "messages", "label", "item")
-_ENDS = ("ended", "chosen_ended", "rejected_ended")
-_LABELS = ("p_chosen", "margin", "weight", "criteria", "group")
+_KEY_COLUMNS = (
+    *("prompt", *_COMPLETIONS, "messages", "item"),
+    *("label", "p_chosen", "margin", "weight", "criteria", "group"),
+    *("ended", "chosen_ended", "rejected_ended"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +62,13 @@ def clean_rows(dataset: LoadedDataset, steps: CleaningSteps) -> Cleaned:
     """
     changes: list[Change] = []
     placed: Placed = [(p, dict(row)) for p, row in zip(dataset.places, dataset.rows, strict=True)]
+    normalised = partial(_normalised, hides=steps.mask_private)
     for wanted, step in (
         (steps.mask_private, _masked),  # first, so that no other step logs what it hides
-        (steps.normalise, _normalised),
+        (steps.normalise, normalised),
+        (steps.mask_private, _masked),  # an address is whole once a zero-width space has gone
         (steps.extract, _extracted),
-        (steps.normalise, _normalised),  # what was inside a transcript has ends of its own now
+        (steps.normalise, normalised),  # what was inside a transcript has ends of its own now
         (steps.mask_private, _masked),
     ):
         if wanted:
@@ -76,12 +82,19 @@ def clean_rows(dataset: LoadedDataset, steps: CleaningSteps) -> Cleaned:
     return Cleaned([row for _, row in placed], [place for place, _ in placed], changes)
 
 
-def _normalised(place: str, row: Row, changes: list[Change]) -> Row:
+def _normalised(place: str, row: Row, changes: list[Change], *, hides: bool = False) -> Row:
+    """`hides`: of a text that turns out to hold private data the log keeps nothing."""
+
     def mend(text: str, kind: Kind, column: str) -> str:
-        for step, before, after in normalise_text(text, kind):
-            changes.append(_text_change(place, step, before, after, column))
-            text = after
-        return text
+        steps = list(normalise_text(text, kind))
+        mended = steps[-1][2] if steps else text
+        is_private = hides and without_private(mended) != mended
+        for step, before, after in steps:
+            before, after = (_MASKED, _MASKED) if is_private else changed_part(before, after)
+            changes.append(
+                Change(place=place, step=step, before=before, after=after, column=column)
+            )
+        return mended
 
     return _with_texts(row, mend)
 
@@ -92,9 +105,7 @@ def _masked(place: str, row: Row, changes: list[Change]) -> Row:
             # The log would otherwise keep what the data set is rid of.
             _, shown = changed_part(text, after)
             changes.append(
-                Change(
-                    place=place, step="mask_private", before="(masked)", after=shown, column=column
-                )
+                Change(place=place, step="mask_private", before=_MASKED, after=shown, column=column)
             )
             text = after
         return text
@@ -139,9 +150,7 @@ def _without_repetitions(placed: Placed, changes: list[Change]) -> Placed:
     first: dict[str, str] = {}
     kept: Placed = []
     for place, row in placed:
-        key = content_hash(
-            [_key_value(row.get(column)) for column in (*_KEY_COLUMNS, *_ENDS, *_LABELS)]
-        )
+        key = content_hash([_key_value(row.get(column)) for column in _KEY_COLUMNS])
         if key in first:
             changes.append(_removal(place, "deduplicate", row, f"repeats {first[key]}"))
         else:
@@ -191,11 +200,6 @@ def _with_turn(turn: Any, mend: Callable[[str, Kind, str], str], column: str) ->
     if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
         return turn
     return {**turn, "content": mend(turn["content"], "turn", column)}
-
-
-def _text_change(place: str, step: str, before: str, after: str, column: str) -> Change:
-    old, new = changed_part(before, after)
-    return Change(place=place, step=step, before=old, after=new, column=column)
 
 
 def _removal(place: str, step: str, row: Row, reason: str) -> Change:

@@ -8,7 +8,8 @@ from typing import Any
 from rlhf.errors import ConfigError, DataError, GateError
 from rlhf.evaluation.gate.heldout import HELDOUT_NAME, TRAIN_SAMPLE_NAME
 from rlhf.manifest import MANIFEST_NAME, Manifest, file_sha256
-from rlhf.models.registry import weight_hashes
+from rlhf.models.adapters import is_adapter
+from rlhf.models.registry import ADAPTER_CONFIG_NAME, weight_hashes
 from rlhf.models.reward_spec import SPEC_NAME, RewardSpec
 
 GATE_NAME = "gate.json"
@@ -17,7 +18,8 @@ _NO_WEIGHTS = {"training_args.bin"}  # the trainer's, beside the weights
 
 
 def reward_sha256(reward_dir: Path) -> str:
-    """The sha256 (hex) of a reward model: all its members' weights, and how they are scored.
+    """The sha256 (hex) of a reward model: all its members' weights, what they are computed by (an
+    adapter's alpha, say), and how they are scored.
 
     ConfigError when there is no such folder, DataError when it holds no weights. It does not
     depend on where the folder lies.
@@ -33,6 +35,11 @@ def reward_sha256(reward_dir: Path) -> str:
     }
     if not hashes:
         raise DataError(f"{reward_dir}: holds no weights; run rlhf reward to its end")
+    for member in spec.members:
+        folder = spec.member_folder(reward_dir, member)
+        config = folder / (ADAPTER_CONFIG_NAME if is_adapter(folder) else "config.json")
+        if config.is_file():
+            hashes[f"{member}/{config.name}"] = file_sha256(config)
     parts = [f"{name} {digest}" for name, digest in sorted(hashes.items())]
     if (reward_dir / SPEC_NAME).is_file():
         parts.append((reward_dir / SPEC_NAME).read_text(encoding="utf-8"))

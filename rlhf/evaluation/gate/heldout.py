@@ -17,6 +17,8 @@ from rlhf.records import content_hash
 HELDOUT_NAME = "heldout.jsonl"
 TRAIN_SAMPLE_NAME = "train_sample.jsonl"
 
+_EQUAL = 1e-9  # as the reward stage takes p_chosen for a tie
+
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
 
@@ -123,7 +125,7 @@ def scored_pairs(rows: Sequence[Row]) -> ScoredPairs:
         prompts=[content_hash(row["prompt"]) for row in rows],
         chosen_scores=_column(rows, "chosen_score"),
         rejected_scores=_column(rows, "rejected_score"),
-        p_chosen=_column(rows, "p_chosen"),
+        p_chosen=_ties_exact(_column(rows, "p_chosen")),
         margins=_column(rows, "margin"),
         chosen_lengths=_lengths(rows, "chosen", in_tokens),
         rejected_lengths=_lengths(rows, "rejected", in_tokens),
@@ -147,7 +149,8 @@ def checked_row(place: str, row: Row) -> Row:
                 f"{place}: {key} is {row.get(key)!r}, no finite number; look for a NaN in "
                 "training and run rlhf reward again"
             )
-    for key, high in (("p_chosen", 1.0), ("chosen_shown_first", 1.0), ("margin", None)):
+    counts = [(f"num_{side}_tokens", None) for side in ("chosen", "rejected")]
+    for key, high in (("p_chosen", 1.0), ("chosen_shown_first", 1.0), ("margin", None), *counts):
         value = row.get(key)
         if value is not None and not (_is_number(value) and 0 <= value <= (high or value)):
             raise DataError(f"{place}: {key} is {value!r}, out of range; run rlhf reward again")
@@ -186,6 +189,11 @@ def _is_number(value: object) -> bool:
 def _column(rows: Sequence[Row], key: str) -> Floats:
     values = [row.get(key) for row in rows]
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _ties_exact(p_chosen: Floats) -> Floats:
+    """With 0.5 for what differs from it by rounding alone, as the mean of several criteria may."""
+    return np.where(np.abs(p_chosen - 0.5) < _EQUAL, 0.5, p_chosen)
 
 
 def _lengths(rows: Sequence[Row], side: str, in_tokens: bool) -> Floats:

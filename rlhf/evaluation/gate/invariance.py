@@ -4,6 +4,7 @@ Differences are in units of the spread (standard deviation) of the held-out scor
 small beside it changes no verdict, whatever the scale of the scores and the dtype.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,11 +113,14 @@ def roundtrip_check(
 ) -> Check:
     """The largest shift in float32 by padding, batch, saving and loading, and by merging.
 
-    Over all members and heads. `scratch` gets a copy of the model for a moment.
+    Over all members and heads. `scratch` gets a copy of the model for a moment; copies that a
+    killed gate left there are removed.
     """
-    from rlhf.models.reward_roundtrip import roundtrip_gaps
+    from rlhf.models.reward_roundtrip import SCRATCH_PREFIX, roundtrip_gaps
 
     name, title = "roundtrip", "Saved, loaded and merged, the same scores"
+    for left in scratch.glob(f"{SCRATCH_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
     gaps = roundtrip_gaps(
         reward_dir, probes.prompts, probes.completions, probes.ended, scratch=scratch
     )

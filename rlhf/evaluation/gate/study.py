@@ -72,6 +72,10 @@ def run_gate(config: GateArguments) -> dict[str, Any]:
     with recorded_stage("gate", folder, asdict(config)) as manifest:
         study = Study(config, reward_dir)
         checks = study.checks()
+        if reward_sha256(reward_dir) != sha256:
+            raise DataError(
+                f"{reward_dir}: was trained anew while the gate measured it; run it again"
+            )
         verdict = verdict_of(checks, config, study.simulated)
         verdict["reward"] = {"path": config.reward_dir, "sha256": sha256}
         invalidate(folder)

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle, islice, pairwise
 from math import ceil
 from typing import Any
 
@@ -44,15 +44,19 @@ class PairCollator(PreferenceCollator):  # type: ignore[misc]
 
 
 class GroupedBatches(Sampler[list[int]]):
-    """Batches of at most `batch_size` rows, in which the rows of a group stand together.
+    """Batches of at most `batch_size` rows; the rows of a group are in one optimizer step.
 
-    Pairs of one ranking share their completions: spread over batches, a completion would be
-    trained on again and again (Ouyang et al. 2022, arXiv 2203.02155, 3.5). The sizes of groups
-    are packed into batches once (the largest first, each where it first fits), so that every
-    epoch has as many; which groups fill them, and their order, is drawn from seed and epoch. A
-    group of more than `batch_size` rows fills neighbouring batches of its own. Of several
-    processes each gets every so-many-th batch, and all get as many: the first ones come again
-    at the end if need be.
+    Pairs of one ranking share their completions: spread over steps, a completion would be
+    trained on again and again (Ouyang et al. 2022, arXiv 2203.02155, 3.5). A step is
+    `num_accumulated` batches of each process. The sizes of groups are packed into steps once
+    (the largest first, each where it first fits), so that every epoch has as many; which groups
+    fill them, and their order, is drawn from seed and epoch. A group larger than a step is
+    spread evenly over neighbouring ones.
+
+    A step's rows are spread evenly over its batches. One with fewer rows than batches comes at
+    the end of the epoch, since it would put the steps after it out of line: with batches of two
+    rows or more there is one such step at most. Of several processes each gets every so-many-th
+    batch, and all get as many: the first ones come again at the end if need be.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class GroupedBatches(Sampler[list[int]]):
         batch_size: int,
         *,
         seed: int,
+        num_accumulated: int = 1,
         process_index: int = 0,
         num_processes: int = 1,
     ) -> None:
@@ -71,13 +76,14 @@ class GroupedBatches(Sampler[list[int]]):
         self.by_size: dict[int, list[list[int]]] = defaultdict(list)
         for group_rows in members.values():
             self.by_size[len(group_rows)].append(group_rows)
-        self.batch_size = batch_size
+        self.num_parts = num_accumulated * num_processes
+        self.step_size = batch_size * self.num_parts
         self.seed = seed
         self.process_index = process_index
         self.num_processes = num_processes
         self.epoch = 0
         sizes = sorted((len(group_rows) for group_rows in members.values()), reverse=True)
-        self.packing = pack_sizes(sizes, batch_size)
+        self.packing = pack_sizes(sizes, self.step_size)
 
     @property
     def num_groups(self) -> int:
@@ -86,21 +92,32 @@ class GroupedBatches(Sampler[list[int]]):
 
     @property
     def largest_group(self) -> int:
-        """The rows of the largest group: a batch of that size would split none."""
+        """The rows of the largest group: a step of that size would split none."""
         return max(self.by_size, default=0)
 
     @property
+    def mean_size(self) -> float:
+        """Rows of a batch in the mean: what the losses of its pairs are divided by, so that
+        every pair counts the same whatever the size of the batch that it came in.
+        """
+        num_rows = sum(size * len(groups) for size, groups in self.by_size.items())
+        return num_rows / (len(self) * self.num_processes)
+
     def num_split(self) -> int:
-        """Groups that do not fit into one batch."""
-        sizes = self.by_size.items()
-        return sum(len(groups) for size, groups in sizes if size > self.batch_size)
+        """Groups whose rows are in more than one step, in the order of the present epoch."""
+        step_of: dict[int, int] = {}
+        for index, batch in enumerate(self._batches()):
+            step_of |= dict.fromkeys(batch, index // self.num_parts)
+        groups = [rows for groups in self.by_size.values() for rows in groups]
+        return sum(len({step_of[row] for row in rows}) > 1 for rows in groups)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch; called by whatever iterates."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        num_batches = sum(ceil(sum(sizes) / self.batch_size) for sizes in self.packing)
+        steps = [even_parts(range(sum(sizes)), self._num_steps(sizes)) for sizes in self.packing]
+        num_batches = sum(min(len(rows), self.num_parts) for parts in steps for rows in parts)
         return ceil(num_batches / self.num_processes)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -108,6 +125,10 @@ class GroupedBatches(Sampler[list[int]]):
         wanted = len(self) * self.num_processes
         again = list(islice(cycle(batches), wanted - len(batches)))
         return iter([*batches, *again][self.process_index :: self.num_processes])
+
+    def _num_steps(self, sizes: Sequence[int]) -> int:
+        """The steps that one bin of the packing takes: one, unless it is a group too large."""
+        return ceil(sum(sizes) / self.step_size)
 
     def _batches(self) -> list[list[int]]:
         """All batches of the epoch, of every process."""
@@ -118,12 +139,19 @@ class GroupedBatches(Sampler[list[int]]):
             return [values[index] for index in order.tolist()]
 
         waiting = {size: iter(drawn(self.by_size[size])) for size in sorted(self.by_size)}
+        bins = sorted(drawn(self.packing), key=lambda sizes: sum(sizes) < self.num_parts)
         batches = []
-        for sizes in drawn(self.packing):
+        for sizes in bins:
             rows = [row for size in sizes for row in next(waiting[size])]
-            starts = range(0, len(rows), self.batch_size)
-            batches += [rows[start : start + self.batch_size] for start in starts]
+            for step in even_parts(rows, self._num_steps(sizes)):
+                batches += even_parts(step, min(len(step), self.num_parts))
         return batches
+
+
+def even_parts(rows: Sequence[int], num_parts: int) -> list[list[int]]:
+    """The rows in their order, in parts as long as each other (to one row)."""
+    ends = [len(rows) * part // num_parts for part in range(num_parts + 1)]
+    return [list(rows[start:end]) for start, end in pairwise(ends)]
 
 
 def pack_sizes(sizes: Sequence[int], limit: int) -> list[list[int]]:

@@ -19,8 +19,6 @@ from rlhf.records import PromptContent, content_hash
 from rlhf.training.reward.labels import is_tie
 from rlhf.training.reward.metrics import calibration_error, longer_accuracy, pair_accuracy
 
-HELDOUT_NAME = "heldout.jsonl"
-TRAIN_SAMPLE_NAME = "train_sample.jsonl"
 MAX_SAMPLE = 300
 """Training pairs scored at most, to see how far the model fits them better than others."""
 

@@ -69,8 +69,6 @@ def labelled_pairs(pairs: Iterable[Pair], plan: LabelPlan, losses: DataLosses) -
     read = list(pairs)
     if plan.by_criteria:
         read = _with_some_criterion(read, plan, losses)
-    if plan.margin_scale is not None:
-        read = _without_negative_margins(read, losses)
     weighed = [pair for pair in read if pair.weight != 0]
     if len(weighed) < len(read):
         losses.note("pairs of weight 0, left out", len(read) - len(weighed))
@@ -169,17 +167,6 @@ def _hardened(p: float | None, plan: LabelPlan) -> float | None:
     if p == TIE:
         return TIE if plan.keeps_ties else None
     return float(p > TIE)
-
-
-def _without_negative_margins(pairs: Sequence[Pair], losses: DataLosses) -> list[Pair]:
-    """The pairs whose margin, now that it counts, says by how much the better side must lead."""
-    kept = []
-    for pair in pairs:
-        if pair.margin is not None and pair.margin < 0:
-            losses.drop("margin must be at least 0 with --use_margin", pair.place)
-        else:
-            kept.append(pair)
-    return kept
 
 
 def _with_some_criterion(pairs: Sequence[Pair], plan: LabelPlan, losses: DataLosses) -> list[Pair]:

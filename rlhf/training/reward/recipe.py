@@ -1,6 +1,7 @@
 """The recipe of the reward stage, from rows to a folder with a model and what it says of rows."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from trl import get_peft_config
 
 from rlhf.data.columns import Columns
 from rlhf.data.tokenization import Renderer
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, StageError
+from rlhf.evaluation.gate.heldout import HELDOUT_NAME, TRAIN_SAMPLE_NAME
 from rlhf.manifest import file_sha256, write_text
 from rlhf.models.loading import HEAD_NAME, reward_head
 from rlhf.models.reward_checks import require_checkpoint_heads
@@ -21,8 +23,6 @@ from rlhf.models.reward_spec import RewardSpec, base_record, tokenizer_sha256
 from rlhf.training.arguments import Settings
 from rlhf.training.reward.batches import GroupedBatches
 from rlhf.training.reward.heldout import (
-    HELDOUT_NAME,
-    TRAIN_SAMPLE_NAME,
     heldout_metrics,
     num_trained_on,
     pair_lines,
@@ -207,20 +207,28 @@ def trained_rows(rows: RewardRows, settings: Settings) -> TrainedRows:
         bagging_seed=settings.training.seed if bagging else None,
     )
     if trained.is_grouped and is_main(settings):
-        batches = GroupedBatches(
-            trained.groups, settings.training.per_device_train_batch_size, seed=0
-        )
-        whole = batches.num_groups - batches.num_split
-        split = (
-            f"; {batches.num_split} larger than a batch fill neighbouring ones, unless "
-            f"--per_device_train_batch_size is {batches.largest_group} or more"
-        )
-        print(
-            f"{whole} of {batches.num_groups} rankings keep their pairs in one batch"
-            + split * bool(batches.num_split),
-            file=sys.stderr,
-        )
+        print(rankings_line(trained.groups, settings.training), file=sys.stderr)
     return trained
+
+
+def rankings_line(groups: Sequence[str | None], arguments: Any) -> str:
+    """How many rankings keep all their pairs in one optimizer step, and what would keep all."""
+    batches = GroupedBatches(
+        groups,
+        arguments.per_device_train_batch_size,
+        num_accumulated=arguments.gradient_accumulation_steps,
+        num_processes=arguments.world_size,
+        seed=arguments.seed,
+    )
+    num_split = batches.num_split()
+    whole = batches.num_groups - num_split
+    line = f"{whole} of {batches.num_groups} rankings keep their pairs in one optimizer step"
+    if num_split == 0:
+        return line
+    return (
+        f"{line}; for all of them a step (--per_device_train_batch_size, at least 2, times "
+        f"--gradient_accumulation_steps) needs {batches.largest_group} pairs or more"
+    )
 
 
 def spec_of(settings: Settings, plan: LabelPlan, renderer: Renderer) -> RewardSpec:
@@ -253,11 +261,18 @@ def label_metrics(rows: RewardRows, inputs: Inputs) -> dict[str, Any]:
 def stopping_metrics(trainer: GuardedRewardTrainer, settings: Settings) -> dict[str, Any]:
     """Put the best checkpoint of every member back, and say which it was.
 
-    transformers loads the best of one adapter alone. Nothing without early stopping.
+    transformers loads the best of one adapter alone. Nothing without early stopping; StageError
+    when that checkpoint is gone.
     """
     if not settings.stage.early_stopping_patience:
         return {}
     state = trainer.state
+    best = Path(settings.training.output_dir) / f"checkpoint-{state.best_global_step}"
+    if state.best_global_step and not best.is_dir():
+        raise StageError(
+            f"{best}: the best checkpoint is gone, and the last one would stand in for it "
+            "without a word; train again with --restart"
+        )
     if state.best_model_checkpoint and len(trainer.members) > 1:
         load_members(trainer.model, Path(state.best_model_checkpoint))
     return {

@@ -75,6 +75,7 @@ class GuardedRewardTrainer(FiniteLoss, RewardTrainer):  # type: ignore[misc]
         self.row_places = self.rows.places
         self.member = 0
         self.bags: Tensor | None = None  # [K, N] weights of the training rows for each member
+        self.mean_batch: float | None = None  # rows, where batches differ in size
 
     @property
     def members(self) -> list[str]:
@@ -111,16 +112,18 @@ class GuardedRewardTrainer(FiniteLoss, RewardTrainer):  # type: ignore[misc]
         return super().create_optimizer(*args, **kwargs)
 
     def get_train_dataloader(self) -> Any:
-        """TRL's own, or one whose batches keep the pairs of a ranking together."""
+        """TRL's own, or one whose steps keep the pairs of a ranking together."""
         if not self.rows.is_grouped:
             return super().get_train_dataloader()
         batches = GroupedBatches(
             self.rows.groups,
             self.args.train_batch_size,
+            num_accumulated=self.args.gradient_accumulation_steps,
             seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
             process_index=self.args.process_index,
             num_processes=self.args.world_size,
         )
+        self.mean_batch = batches.mean_size
         return GroupedLoader(
             self.train_dataset,
             batch_sampler=batches,
@@ -165,15 +168,21 @@ class GuardedRewardTrainer(FiniteLoss, RewardTrainer):  # type: ignore[misc]
         if self.bags is not None and self.model.training:
             drawn = self.bags[self.member, row.cpu()].to(loss.device)  # [P]
             labels["weight"] = drawn * labels.get("weight", 1.0)
-        if labels:
-            loss = self._own_loss(outputs.logits, labels)
+        uneven = self.mean_batch if self.model.training else None
+        if labels or uneven:
+            loss = self._own_loss(outputs.logits, labels, uneven)
         return (loss, outputs) if return_outputs else loss
 
-    def _own_loss(self, scores: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
-        """The loss of labelled pairs whose heads gave `scores` [2P, H], chosen rows first."""
+    def _own_loss(
+        self, scores: Tensor, labels: Mapping[str, Tensor], num_pairs: float | None = None
+    ) -> Tensor:
+        """The loss of labelled pairs whose heads gave `scores` [2P, H], chosen rows first.
+
+        Summed and divided by `num_pairs`, P unless given.
+        """
         chosen, rejected = scores.float().chunk(2)  # [P, H]
-        num_pairs = len(chosen)
-        ones = chosen.new_ones(num_pairs)
+        num_pairs = num_pairs or len(chosen)
+        ones = chosen.new_ones(len(chosen))
         p_chosen = labels.get("p_chosen", torch.ones_like(chosen))
         weight = labels.get("weight", ones)
         margin = labels.get("margin", torch.zeros_like(ones))

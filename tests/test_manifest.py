@@ -1,0 +1,54 @@
+"""Files are written whole or not at all, whatever the values hold."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from rlhf.errors import DataError, StageError
+from rlhf.manifest import json_lines, write_json, write_text
+
+
+def test_half_a_character_is_escaped_and_read_back(tmp_path: Path):
+    values = {"half \ud83d": "\ud800", "whole": "\u00e9"}
+    write_json(tmp_path / "a.json", values)
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == values
+    assert [json.loads(line) for line in json_lines([values]).splitlines()] == [values]
+    assert json_lines([{"a": "\u00e9"}]) == '{"a": "\u00e9"}\n'
+
+
+def test_a_text_that_no_file_can_hold_leaves_nothing_behind(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "half \ud83d")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_pipe_stays_a_pipe(tmp_path: Path):
+    """As root a rename would put a file in the place of /dev/null."""
+    pipe, found = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: found.append(pipe.read_text()), daemon=True)
+    reader.start()
+    write_text(pipe, "said")
+    reader.join(10)
+    assert found == ["said"]
+    assert pipe.is_fifo()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_one_line():
+    with pytest.raises(StageError, match=r"/dev/full: cannot be written \(No space left"):
+        write_text(Path("/dev/full"), "x" * 100_000)
+
+
+def test_what_is_nested_too_deep_names_its_row():
+    deep: list = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(DataError, match="row 2: nested too deep"):
+        json_lines([[], deep])
