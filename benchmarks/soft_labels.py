@@ -69,12 +69,17 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=600)
     parser.add_argument("--raters", type=int, default=5, help="that judge each item")
     parser.add_argument("--heldout", type=int, default=250, help="pairs of other prompts")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="kinds of label"
+    )
     options = parser.parse_args()
+    if "majority" not in options.methods:
+        parser.error("--methods: the others are compared with majority; name it too")
     if options.seeds < 2:
         parser.error("--seeds: an interval needs at least 2")
     with work_folder(options.work) as folder:
         pool = short_comparisons(options.data, renderer())
-        remaining = Remaining(options.seeds * len(METHODS))
+        remaining = Remaining(options.seeds * len(options.methods))
         seeds = [
             measure_seed(seed, pool, options, folder, remaining) for seed in range(options.seeds)
         ]
@@ -131,7 +136,8 @@ def measure_seed(
     folder.mkdir(exist_ok=True)
     truth_file = write_lines(folder / "heldout.jsonl", truth_rows(heldout))
     found: dict[str, Any] = {"raters": rater_accuracies(items, judgements), "methods": {}}
-    for name, (method, labels) in METHODS.items():
+    for name in options.methods:
+        method, labels = METHODS[name]
         remaining.announce(f"seed {seed}, {name}")
         pairs, _ = aggregate_evidence(evidence, method=method, keep_ties=labels == "soft")
         train_file = write_lines(folder / f"{name}.jsonl", [pair_row(pair) for pair in pairs])
@@ -227,7 +233,7 @@ def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 def summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over seeds, and differences from majority labels within seeds, with 95% intervals."""
     methods: dict[str, Any] = {}
-    for name in METHODS:
+    for name in seeds[0]["methods"]:
         methods[name] = {}
         for number in ("accuracy", "log_loss", "label_accuracy"):
             values = [one["methods"][name][number] for one in seeds]
