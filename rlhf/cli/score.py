@@ -93,7 +93,9 @@ def parse(argv: Sequence[str]) -> Any:
     from rlhf.data.sources import refuse_overwriting
 
     written = [Path(path) for path in (config.output, config.json) if path is not None]
-    refuse_overwriting([config.dataset_name], *written)
+    model = Path(config.model_name_or_path)
+    of_model = [str(path) for path in model.iterdir()] if model.is_dir() else []
+    refuse_overwriting([config.dataset_name, *of_model], *written)
     return config
 
 

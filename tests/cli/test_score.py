@@ -242,6 +242,15 @@ def test_a_tie_by_rounding_is_a_tie_here_as_in_the_stage(reward, tmp_path):
     assert (summary["n"], summary["num_ties"]) == (1, 2)
 
 
+def test_the_model_is_never_written_over(reward, tmp_path, capsys):
+    spec = reward / "reward.json"
+    before = spec.read_bytes()
+    data = write(tmp_path / "pairs.jsonl", PAIRS)
+    assert score(reward, data, tmp_path, "--json", str(spec))[0] == 2
+    assert "never overwritten" in capsys.readouterr().err
+    assert spec.read_bytes() == before
+
+
 def test_a_store_is_never_written_over(reward, tmp_path, capsys):
     store = tmp_path / "feedback.db"
     store.write_bytes(b"ratings of months")
