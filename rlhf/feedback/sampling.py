@@ -18,6 +18,7 @@ from rlhf.feedback.pairing import sample_row
 SAMPLE_OPTIONS = (
     *("num_completions", "max_new_tokens", "temperature", "batch_size", "seed", "dtype"),
     *("model_revision", "attn_implementation", "load_in_4bit", "load_in_8bit"),
+    *("rendering", "max_loss"),
 )
 """What `rlhf sample` takes beside the model, the prompts and the place to write to."""
 
