@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredPairs:
+class PairScores:
     """Pairs with each member's scores [K, N] of their chosen and rejected completions.
 
     `chosen_heads` and `rejected_heads` are each pair's scores by head; empty for a single head.
@@ -50,11 +50,11 @@ class ScoredPairs:
         """The score [N] of the rejected completions."""
         return np.asarray(self.rejected.mean(0))
 
-    def without_ties(self) -> "ScoredPairs":
+    def without_ties(self) -> "PairScores":
         """The pairs of which one side is the better one: what an accuracy is of."""
         kept = [index for index, pair in enumerate(self.pairs) if not is_tie(pair)]
         pairs = [self.pairs[index] for index in kept]
-        return ScoredPairs(pairs, self.chosen[:, kept], self.rejected[:, kept], self.num_cut)
+        return PairScores(pairs, self.chosen[:, kept], self.rejected[:, kept], self.num_cut)
 
 
 def score_pairs(
@@ -66,12 +66,12 @@ def score_pairs(
     *,
     what: str = "held-out",
     is_main: bool = True,
-) -> ScoredPairs:
+) -> PairScores:
     """The scores of `pairs`, tokenised as `rows`; how many were cut is said."""
     num_members = len(spec.members)
     if not rows:
         nothing = np.zeros((num_members, 0))
-        return ScoredPairs(pairs, nothing, nothing)
+        return PairScores(pairs, nothing, nothing)
     scorer = RewardModel(trainer.model.eval(), renderer.tokenizer, spec)
     texts = [row["chosen_ids"] for row in rows] + [row["rejected_ids"] for row in rows]
     batch_size = trainer.args.per_device_eval_batch_size
@@ -89,7 +89,7 @@ def score_pairs(
     heads = [dict(zip(spec.heads, row, strict=True)) for row in scores.heads.tolist()]
     heads = heads if len(spec.heads) > 1 else []
     by_side = heads[: len(pairs)], heads[len(pairs) :]
-    return ScoredPairs(pairs, chosen, rejected, scorer.num_cut, *by_side)
+    return PairScores(pairs, chosen, rejected, scorer.num_cut, *by_side)
 
 
 def num_trained_on(heldout: Sequence[Pair], train: Sequence[Pair]) -> int:
@@ -112,7 +112,7 @@ def sampled(pairs: Sequence[Pair], num_heldout: int) -> list[int]:
     return sorted(drawn[:wanted])
 
 
-def heldout_metrics(scored: ScoredPairs) -> dict[str, Any]:
+def heldout_metrics(scored: PairScores) -> dict[str, Any]:
     """Accuracy with its interval, n, ECE, and what choosing the longer completion would reach.
 
     `n` counts the pairs that are no ties; what the scores themselves are like counts all.
@@ -137,7 +137,7 @@ def heldout_metrics(scored: ScoredPairs) -> dict[str, Any]:
     }
 
 
-def train_metrics(scored: ScoredPairs) -> dict[str, Any]:
+def train_metrics(scored: PairScores) -> dict[str, Any]:
     """The accuracy on the sample of training pairs: far above the held-out one is overfitting."""
     chosen, rejected, prompts = _decided(scored)
     if not prompts:
@@ -150,7 +150,7 @@ def train_metrics(scored: ScoredPairs) -> dict[str, Any]:
     }
 
 
-def score_statistics(scored: ScoredPairs) -> dict[str, float | None]:
+def score_statistics(scored: PairScores) -> dict[str, float | None]:
     """Mean and standard deviation of the scores of all completions of the pairs."""
     scores = np.concatenate([scored.chosen_scores, scored.rejected_scores])
     if not len(scores):
@@ -158,7 +158,7 @@ def score_statistics(scored: ScoredPairs) -> dict[str, float | None]:
     return {"score_mean": float(scores.mean()), "score_std": float(scores.std())}
 
 
-def pair_lines(scored: ScoredPairs, renderer: Renderer) -> str:
+def pair_lines(scored: PairScores, renderer: Renderer) -> str:
     """A row for each pair with its scores and the labels behind it, as heldout.jsonl holds them.
 
     `num_chosen_tokens` and `num_rejected_tokens` are of the completions alone. An ensemble's
@@ -199,7 +199,7 @@ def pair_lines(scored: ScoredPairs, renderer: Renderer) -> str:
     return json_lines(rows)
 
 
-def _decided(scored: ScoredPairs) -> tuple[Floats, Floats, list[str]]:
+def _decided(scored: PairScores) -> tuple[Floats, Floats, list[str]]:
     """Scores [N] of chosen and rejected and the prompt of each pair that is no tie."""
     kept = scored.without_ties()
     prompts = [content_hash(pair.prompt) for pair in kept.pairs]
