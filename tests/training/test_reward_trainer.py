@@ -103,6 +103,19 @@ def test_weights_scale_the_loss_of_a_row_alone_in_its_batch(tiny_model, tmp_path
     assert losses == pytest.approx([0.5 * log(2), 1.5 * log(2)])
 
 
+def test_a_pair_of_a_ranking_counts_the_same_in_a_batch_of_any_size(tiny_model, tmp_path):
+    # 3 pairs in a step of two batches are 1 and 2: divided by their mean of 1.5, not by 1 and 2
+    rows = [row | {"group": "g", "prompt": "p"} for row in rows_of(3)]
+    data = write_rows(tmp_path / "ranked.jsonl", rows)
+    trainer = trainer_for(tiny_model, data, tmp_path, "--gradient_accumulation_steps", "2")
+    zero_the_head(trainer)  # every pair's loss is log 2
+    assert [len(batch["input_ids"]) // 2 for batch in trainer.get_train_dataloader()] == [1, 2]
+    assert loss_of(trainer, [0]).item() == pytest.approx(log(2) / 1.5)
+    assert loss_of(trainer, [0, 1]).item() == pytest.approx(2 * log(2) / 1.5)
+    trainer.model.eval()
+    assert loss_of(trainer, [0]).item() == pytest.approx(log(2))
+
+
 @pytest.mark.parametrize("use_peft", ["true", "false"])
 def test_scores_in_training_are_float32_under_bf16_too(use_peft, tiny_model, pairs, tmp_path):
     options = ("--bf16", "true", "--dtype", "bfloat16", "--use_peft", use_peft)
