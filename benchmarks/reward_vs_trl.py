@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help=f"of {PAIRS_A_STEP} pairs, counted")
     parser.add_argument("--warmup", type=int, default=2, help="steps before those, not counted")
     parser.add_argument("--train_pairs", type=int, default=640, help="for accuracy")
+    parser.add_argument("--heldout", type=int, help="HH pairs at most, for accuracy; else all")
     options = parser.parse_args()
     chosen = PARTS if options.part == "all" else (options.part,)
     with work_folder(options.work) as folder:
@@ -165,7 +166,9 @@ def measure_accuracy(options: argparse.Namespace, folder: Path) -> dict[str, Any
     folder = folder / "accuracy"
     folder.mkdir(exist_ok=True)
     rendered = renderer()
-    sets = {"hh heldout": hh_pairs(options.data, "eval", rendered)}
+    heldout = hh_pairs(options.data, "eval", rendered)
+    number = len(heldout.pairs) if options.heldout is None else options.heldout
+    sets = {"hh heldout": draw(heldout, number)}
     sets |= hhh_pairs(options.data, rendered, folder)
     num_steps = options.train_pairs // PAIRS_A_STEP
     run = prepared(options, folder, num_steps, sets)
