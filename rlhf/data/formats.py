@@ -191,11 +191,6 @@ def demonstrations(dataset: LoadedDataset) -> list[Demo]:
     return demos
 
 
-def prompts_of(dataset: LoadedDataset) -> list[PromptContent]:
-    """The prompt of each row, of any format; empty and unusable ones are dropped and counted."""
-    return [prompt for _, prompt in placed_prompts(dataset)]
-
-
 def placed_prompts(dataset: LoadedDataset) -> list[tuple[str, PromptContent]]:
     """The same prompts, each with the place of its row."""
     found = recognise(dataset, "prompts")

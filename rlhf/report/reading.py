@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlhf.data.doctor.reporting import DOCTOR_NAME
 from rlhf.errors import ConfigError, DataError
 from rlhf.evaluation.gate.heldout import checked_row
 from rlhf.manifest import MANIFEST_NAME, Manifest
@@ -15,7 +16,6 @@ from rlhf.records import STAGES
 
 LOGGED_STAGES = ("sft", "reward", "dpo", "ppo")
 GATE_NAME = "gate.json"
-DOCTOR_NAME = "doctor.json"
 
 _HALF = re.compile(rb"\\u[dD]")  # JSON's escape of half a character, or of both halves
 

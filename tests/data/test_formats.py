@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.data.formats import demonstrations, preference_pairs, prompts_of, recognise
+from rlhf.data.formats import demonstrations, placed_prompts, preference_pairs, recognise
 from rlhf.data.sources import LoadedDataset, load_rows
 from rlhf.errors import DataError
 from rlhf.feedback.transcripts import parse_transcript
@@ -185,7 +185,7 @@ def test_empty_demonstrations_are_dropped():
 
 def test_prompts_of_every_format():
     for name, row in FORMATS.items():
-        [prompt] = prompts_of(dataset(row))
+        [(_, prompt)] = placed_prompts(dataset(row))
         assert prompt in ("p", [USER]) or "implicit prompt" in name, name
 
 

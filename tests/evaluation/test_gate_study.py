@@ -212,7 +212,7 @@ def test_rows_changed_since_training_and_an_unfinished_stage_are_refused(reward_
     folder = tmp_path / "reward"
     shutil.copytree(reward_dir, folder)
     stage = Manifest.read(folder)
-    stage.provenance["predictions"] = {"heldout.jsonl": file_sha256(folder / "heldout.jsonl")}
+    stage.outputs = {"heldout.jsonl": file_sha256(folder / "heldout.jsonl")}
     stage.write(folder)
     assert run_gate(settings(folder, tmp_path / "gate"))["passed"] is True
     whole = lines_of(folder / "heldout.jsonl")

@@ -72,7 +72,7 @@ def test_it_learns_and_what_is_saved_scores_as_it_did(run_stage, pairs):
     assert all(is_held_out(row["prompt"], 0.4) for row in rows)
     written = {name: file_sha256(folder / name) for name in ("heldout.jsonl", "train_sample.jsonl")}
     # what a gate says that it read
-    assert read_json(folder / "manifest.json")["provenance"]["predictions"] == written
+    assert read_json(folder / "manifest.json")["outputs"] == written
     scorer = RewardModel.load(folder)
     again = scorer.score(
         [row["prompt"] for row in rows],
@@ -190,7 +190,7 @@ def test_a_second_prompt_of_a_pair_that_is_held_out_is_counted(run_stage, tmp_pa
 
 def test_the_scored_rows_are_bound_to_their_training(run_stage, pairs):
     folder = run_stage("reward", pairs, "--use_peft", "--eval_fraction", "0.4")
-    bound = read_json(folder / "manifest.json")["provenance"]["predictions"]
+    bound = read_json(folder / "manifest.json")["outputs"]
     assert bound == {
         name: file_sha256(folder / name) for name in ("heldout.jsonl", "train_sample.jsonl")
     }

@@ -58,7 +58,7 @@ def reward_stage(reward_dir: Path) -> Manifest:
             raise DataError(f"{reward_dir}: its training did not end; run rlhf reward to its end")
         return Manifest(stage="reward", config={})
     stage = Manifest.read(reward_dir)
-    recorded = stage.provenance.get("predictions") or {}
+    recorded = stage.outputs
     for name in (HELDOUT_NAME, TRAIN_SAMPLE_NAME):
         path = reward_dir / name
         if name in recorded and path.is_file() and file_sha256(path) != recorded[name]:

@@ -83,7 +83,8 @@ def run_gate(config: GateArguments) -> dict[str, Any]:
             write_text(folder / name, lines_of(rows))
         write_json(folder / GATE_NAME, verdict)
         manifest.inputs = {"reward": verdict["reward"], **study.inputs}
-        manifest.outputs = {"gate": GATE_NAME, **{name: name for name in study.scored}}
+        written = [GATE_NAME, *study.scored]
+        manifest.outputs = {name: file_sha256(folder / name) for name in written}
         manifest.simulated = study.simulated
         manifest.provenance = {"override": verdict["override"]}
         manifest.metrics = gate_metrics(verdict)

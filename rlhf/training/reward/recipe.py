@@ -105,7 +105,7 @@ def train_reward(settings: Settings) -> None:
                 replace(spec, **statistics).write(staging)
                 write_text(staging / HELDOUT_NAME, pair_lines(scored, renderer))
                 write_text(staging / TRAIN_SAMPLE_NAME, pair_lines(sample, renderer))
-                manifest.provenance["predictions"] = {
+                manifest.outputs = {
                     name: file_sha256(staging / name) for name in (HELDOUT_NAME, TRAIN_SAMPLE_NAME)
                 }
         finish(trainer, settings)
