@@ -10,12 +10,12 @@ from typing import Any
 
 from rlhf.data.doctor.reporting import DOCTOR_NAME
 from rlhf.errors import ConfigError, DataError
-from rlhf.evaluation.gate.heldout import checked_row
+from rlhf.evaluation.gate.binding import GATE_NAME
+from rlhf.evaluation.gate.heldout import HELDOUT_NAME, TRAIN_SAMPLE_NAME, checked_row
 from rlhf.manifest import MANIFEST_NAME, Manifest
 from rlhf.records import STAGES
 
 LOGGED_STAGES = ("sft", "reward", "dpo", "ppo")
-GATE_NAME = "gate.json"
 
 _HALF = re.compile(rb"\\u[dD]")  # JSON's escape of half a character, or of both halves
 
@@ -79,8 +79,8 @@ def read_run(folder: Path) -> Run:
     if not run.alone:
         run.gaps += list(_unfinished(run))
     if "reward" in run.stages:
-        run.heldout = _scored(run, "heldout.jsonl")
-        run.train_sample = _scored(run, "train_sample.jsonl", expected=False)
+        run.heldout = _scored(run, HELDOUT_NAME)
+        run.train_sample = _scored(run, TRAIN_SAMPLE_NAME, expected=False)
         run.judgements = _read_judgements(run)
     if "evaluate" in run.stages:
         run.rows = _read_lines(run, "evaluate", "completions.jsonl")
