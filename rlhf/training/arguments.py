@@ -1,6 +1,7 @@
 """The settings that stages share, beside TRL's own, and defaults that suit the machine."""
 
 import os
+import pydoc
 from dataclasses import asdict, dataclass, field
 from math import inf, nan
 from typing import Any, Literal
@@ -10,9 +11,19 @@ from rlhf.data.losses import MAX_LOSS, require_max_loss
 from rlhf.errors import ConfigError
 from rlhf.manifest import jsonable
 from rlhf.training.quiet import silence_known_noise
+from rlhf.training.rewards.options import ScoreOptions
 from rlhf.training.trackers import require_trackers
 
-_CONFIG_CLASSES = {"sft": "SFTConfig", "reward": "RewardConfig", "dpo": "DPOConfig"}
+_CONFIG_CLASSES = {
+    "sft": "trl.SFTConfig",
+    "reward": "trl.RewardConfig",
+    "dpo": "trl.DPOConfig",
+    "ppo": "rlhf.training.ppo.config.PPOConfig",
+    "rloo": "trl.RLOOConfig",
+    "grpo": "trl.GRPOConfig",
+}
+ONLINE = ("ppo", "rloo", "grpo")
+"""Stages whose policy writes what it learns from."""
 
 
 MAX_WEIGHT = 1e6
@@ -152,19 +163,63 @@ class RewardArguments(StageArguments):
     )
 
 
+@dataclass
+class OnlineArguments(StageArguments):
+    """What a stage takes whose policy writes completions that are scored as it learns."""
+
+    reward_model_name_or_path: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Folders of the reward stage; each is a source of rewards."},
+    )
+    reward_funcs: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Further sources of rewards, with TRL's signature: package.module.function, "
+            "FILE.py:function, or a name in trl.rewards."
+        },
+    )
+    separate_reward_model: bool = field(
+        default=False,
+        metadata={
+            "help": "Load each reward model whole beside the policy, whatever base it has; "
+            "otherwise PPO puts its adapters onto the policy's own base, which must be theirs."
+        },
+    )
+    gate_dir: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "The passed gate of each reward model; the folder `gate` beside it unless "
+            "given."
+        },
+    )
+
+
+@dataclass
+class TrlOnlineArguments(ScoreOptions, OnlineArguments):
+    """The same beside TRL's RLOOConfig or GRPOConfig, which shape no scores."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that was set for one training stage."""
 
     verb: str
     stage: StageArguments
-    training: Any  # SFTConfig, RewardConfig or DPOConfig
+    training: Any  # SFTConfig, RewardConfig, DPOConfig, PPOConfig ...
     model: Any  # ModelConfig
 
     def as_dict(self) -> dict[str, Any]:
         """All settings, flat, as JSON can hold them."""
         values = self.training.to_dict() | asdict(self.model) | asdict(self.stage)
         return dict(jsonable(values))
+
+
+_STAGE_CLASSES = {
+    "reward": RewardArguments,
+    "ppo": OnlineArguments,
+    "rloo": TrlOnlineArguments,
+    "grpo": TrlOnlineArguments,
+}
 
 
 def parse_settings(
@@ -174,8 +229,8 @@ def parse_settings(
     import trl
 
     silence_known_noise()
-    config_class = getattr(trl, _CONFIG_CLASSES[verb])
-    stage_class = RewardArguments if verb == "reward" else StageArguments
+    config_class = pydoc.locate(_CONFIG_CLASSES[verb])
+    stage_class = _STAGE_CLASSES.get(verb, StageArguments)
     stage, training, model = parse_config(
         verb,
         (stage_class, config_class, trl.ModelConfig),
