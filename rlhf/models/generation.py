@@ -134,7 +134,7 @@ class _Sampler:
         """The cache over all but the last prompt token, or None where that cannot be shared."""
         from transformers import DynamicCache
 
-        if input_ids.shape[1] < 2 or not _attends_to_everything(self.model.config):
+        if input_ids.shape[1] < 2 or not attends_to_everything(self.model.config):
             return None
         cache = DynamicCache(config=self.model.config)
         positions = (mask.cumsum(1) - 1).clamp(min=0)  # [B, P]
@@ -159,7 +159,7 @@ class _Sampler:
         return Generated(text=text, token_ids=token_ids, ended=bool(ends), seed=seed)
 
 
-def _attends_to_everything(config: Any) -> bool:
+def attends_to_everything(config: Any) -> bool:
     """Whether every layer keeps plain keys and values (no window, no state-space layer)."""
     text = config.get_text_config()
     kinds = getattr(text, "layer_types", None) or ["full_attention"]
