@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from rlhf.errors import ConfigError, DataError
 from rlhf.models.registry import ADAPTER_CONFIG_NAME, NAMED_MODELS, resolve_model
 
+_SWITCHES = "_rlhf_switches"  # where a model keeps the list of its layers that switch
 WEIGHTS_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -97,6 +98,69 @@ def load_another(model: Any, folder: Path, name: str) -> None:
     device = str(next(model.parameters()).device)
     with _misfits_named(folder):
         model.load_adapter(str(folder), name, torch_device=device)
+
+
+@contextmanager
+def using_adapter(model: Any, name: str | None) -> Iterator[None]:
+    """Within, `model` (a PeftModel) computes with the adapter `name`, or with none for None.
+
+    What is trainable stays as it is, and afterwards everything is as before. PEFT's own
+    set_adapter and disable_adapter make one adapter trainable and freeze the others: gradients
+    of the others would then be None without a word. With gradient checkpointing see
+    `checkpoint_contexts`.
+    """
+    before = adapter_in_use(model)
+    if before == name:
+        yield
+        return
+    _use(model, name)
+    try:
+        yield
+    finally:
+        _use(model, before)
+
+
+def adapter_in_use(model: Any) -> str | None:
+    """The adapter that a PeftModel computes with now; None while they are off."""
+    layer = next(iter(_switches(model)))
+    return None if layer.disable_adapters else str(model.active_adapter)
+
+
+def checkpoint_contexts(model: Any) -> tuple[Any, Any]:
+    """A `context_fn` for torch's checkpointing: computing again uses the adapter of the forward.
+
+    Otherwise it would use the one that is active when the backward pass arrives, which gives
+    wrong gradients without a word (https://github.com/huggingface/peft/issues/2832).
+    """
+    return nullcontext(), using_adapter(model, adapter_in_use(model))
+
+
+def _use(model: Any, name: str | None) -> None:
+    """Set what PEFT's layers look at, which its set_adapter and enable_adapter_layers set too."""
+    if name is not None:
+        assert name in model.peft_config, f"no adapter {name!r}"
+        model.active_adapter = model.base_model.active_adapter = name
+    for layer in _switches(model):
+        layer._disable_adapters = name is None
+        if name is not None:  # a wrapped module may have no copy for this adapter
+            layer._active_adapter = [name] if name in _adapters_of(layer) else []
+
+
+def _adapters_of(layer: Any) -> Any:
+    return getattr(layer, "_adapters", None) or layer._all_available_adapter_names()
+
+
+def _switches(model: Any) -> list[Any]:
+    """The layers of a PeftModel that ask which adapter is active; found anew after additions."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    kept = model.__dict__.get(_SWITCHES)
+    if kept is None or kept[0] != len(model.peft_config):
+        kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+        found = [module for module in model.modules() if isinstance(module, kinds)]
+        kept = model.__dict__[_SWITCHES] = (len(model.peft_config), found)
+    return list(kept[1])
 
 
 @contextmanager

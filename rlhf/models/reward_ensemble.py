@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rlhf.models.adapters import load_another
+from rlhf.models.adapters import load_another, using_adapter
 from rlhf.models.loading import reward_head
 from rlhf.models.reward_spec import DEFAULT_MEMBER, RewardSpec
 
@@ -74,15 +74,11 @@ def active_member(model: Any, member: str) -> Iterator[None]:
     With gradient checkpointing the backward pass computes again, with the member that is active
     then: run it inside the block.
     """
-    if not hasattr(model, "peft_config") or model.active_adapter == member:
+    if not hasattr(model, "peft_config"):
         yield
         return
-    before = model.active_adapter
-    _activate(model, member)
-    try:
+    with using_adapter(model, member):
         yield
-    finally:
-        _activate(model, before)
 
 
 def load_members(model: Any, folder: Path) -> None:
@@ -97,12 +93,6 @@ def load_members(model: Any, folder: Path) -> None:
         load_another(model, spec.member_folder(folder, member), member)
     model.set_requires_grad(spec.members, requires_grad=trainable)
     model.train(training)
-
-
-def _activate(model: Any, member: str) -> None:
-    trainable = _trainable(model)
-    model.set_adapter(member)
-    model.set_requires_grad(members_of(model), requires_grad=trainable)
 
 
 def _trainable(model: Any) -> bool:

@@ -4,7 +4,7 @@ Pinned to trl 1.16 and transformers 5.23; tests/models/test_trl_compat.py and
 tests/training/test_resume.py hold what is used here to what those versions do.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from trl.trainer.reward_trainer import DataCollatorForPreference as PreferenceCo
 from trl.trainer.reward_trainer import suppress_seqcls_warning as without_new_head_warning
 
 __all__ = [
+    "KeptRollouts",
+    "OwnCheckpoints",
     "PreferenceCollator",
     "TokenizedDPOTrainer",
     "completion_positions_only",
@@ -36,6 +38,88 @@ class TokenizedDPOTrainer(DPOTrainer):
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
+
+
+class OwnCheckpoints:
+    """Mixin before a transformers Trainer whose weights and state are not those of one model.
+
+    The Trainer goes on keeping optimizer, scheduler, its own state and the global generators;
+    what its subclass keeps is whole before the callbacks hear of the checkpoint. Of sharded
+    training the weights come from `save_weights` too.
+    """
+
+    def save_weights(self, folder: Path) -> None:
+        """Write what has been trained; called on every process, of which the main one writes."""
+        raise NotImplementedError
+
+    def save_state(self, folder: Path) -> None:
+        """Write the rest of what a run needs to go on; called on every process."""
+        raise NotImplementedError
+
+    def load_checkpoint(self, folder: Path) -> None:
+        """Read both again, before the optimizer is made."""
+        raise NotImplementedError
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As transformers' own: the weights into `output_dir`, that of the run unless given."""
+        self.save_weights(Path(output_dir or self.args.output_dir))  # type: ignore[attr-defined]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"  # type: ignore[attr-defined]
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save_state(folder)
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self.load_checkpoint(Path(resume_from_checkpoint))
+
+
+class KeptRollouts:
+    """Mixin before TRL's RLOOTrainer or GRPOTrainer: a continued run is the unbroken one, and
+    prompts become ids as everywhere here.
+
+    TRL 1.16 draws the order of prompts from one generator that goes on from epoch to epoch, and
+    keeps neither its count of micro-batches nor the rollout that it learns from in a checkpoint:
+    a run that is continued after epoch 0 meets epoch 0's prompts again, and samples anew where it
+    stood within a rollout.
+    """
+
+    renderer: Any  # rlhf.data.tokenization.Renderer
+
+    def rollout_state(self) -> dict[str, Any]:
+        """The rollout that is being learnt from, and how far; torch.save can hold it."""
+        return {"step": self._step, "buffer": self._buffered_inputs}
+
+    def load_rollout_state(self, state: dict[str, Any]) -> None:
+        """Go on from a `rollout_state`."""
+        self._step, self._buffered_inputs = state["step"], state["buffer"]
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return [self.renderer.prompt_ids(prompt) for prompt in prompts], None, {}
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(dataset)  # type: ignore[misc]
+        return OrderByEpoch(sampler, lambda: int(self.state.epoch or 0))  # type: ignore[attr-defined]
+
+
+class OrderByEpoch:
+    """TRL's RepeatSampler in an order that follows from its seed and the epoch alone.
+
+    `epoch` says which it is; it is asked when an epoch begins. accelerate's `set_epoch` would not
+    reach a sampler below several wrappers, as when a run of two processes is continued.
+    """
+
+    def __init__(self, sampler: Any, epoch: Callable[[], int]) -> None:
+        self.sampler = sampler
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        if self.sampler.shuffle:
+            self.sampler.generator.manual_seed((self.sampler.seed or 0) + self.epoch())
+        yield from self.sampler
+
+    def __len__(self) -> int:
+        return len(self.sampler)
 
 
 @contextmanager
