@@ -18,7 +18,7 @@ class Message(TypedDict):
 PromptContent = str | list[Message]
 """A prompt is plain text or the turns of a conversation so far."""
 
-STAGES = ("sft", "sample", "ratings", "reward", "gate", "dpo", "evaluate")
+STAGES = ("sft", "sample", "ratings", "reward", "gate", "dpo", "ppo", "evaluate")
 """The loop in its order. The report follows whatever has run."""
 
 READS: Mapping[str, tuple[str, ...]] = {
@@ -28,9 +28,13 @@ READS: Mapping[str, tuple[str, ...]] = {
     "reward": ("sft", "ratings"),
     "gate": ("reward",),
     "dpo": ("sft", "ratings"),
-    "evaluate": ("sft", "reward", "dpo"),
+    "ppo": ("sft", "reward", "gate"),
+    "evaluate": ("sft", "reward", "dpo", "ppo"),
 }
-"""Which earlier stages' outputs a stage rests on."""
+"""Which earlier stages' outputs a stage rests on; of the tuned policies, those that there are."""
+
+TUNED = ("dpo", "ppo")
+"""The stages that tune a policy: a loop has either of them, or both."""
 
 FEW_PROMPTS = 30
 """Below so many prompts an interval over them is itself rough, and a reader is told."""

@@ -11,7 +11,7 @@ from rlhf.config import parse_config
 from rlhf.errors import ConfigError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-STAGES = ("sft", "reward", "dpo")
+STAGES = ("sft", "reward", "dpo", "ppo", "rloo", "grpo")
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
 NOT_ALONE = {"ratings"}  # configured in a pipeline: a rating campaign has no size of machine
 STAGE_FILES = [path for path in FILES if path.stem in STAGES]
@@ -78,7 +78,11 @@ def test_each_key_of_a_stage_is_explained_and_arrives(path: Path):
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_command_line_wins_over_the_file(stage: str):
     words = ["--config", str(CONFIGS / f"{stage}.yaml"), "--learning_rate", "0.5"]
-    words += ["--no_gradient_checkpointing", "--lora-r=3"]
+    # A switch that is off by itself, as in transformers' own settings, has no --no_ form.
+    off = (
+        ["--gradient_checkpointing", "false"] if stage == "ppo" else ["--no_gradient_checkpointing"]
+    )
+    words += [*off, "--lora-r=3"]
     settings = verb_module(stage).parse(words)
     assert settings.training.learning_rate == 0.5
     assert settings.training.gradient_checkpointing is False

@@ -19,6 +19,9 @@ README = (ROOT / "README.md").read_text()
 INSTALLING = ("scripts/quickstart.sh", "scripts/test.sh")
 QUICKSTART = ROOT / "configs" / "quickstart"
 NUM_PROMPTS = 12
+EXTRA = {verb: ["--max_steps", "2"] for verb in ("sft", "reward", "dpo", "ppo")}
+# A model of a few thousand random weights would be refused, and PPO with it.
+EXTRA["gate"] = ["--override_reason", "the README on a tiny model"]
 
 
 def readme_commands() -> list[str]:
@@ -87,11 +90,12 @@ def write_judgements(prompts: Path, target: Path) -> None:
 @pytest.mark.long
 def test_the_commands_for_ones_own_data_and_model(checkout):
     for words in rlhf_commands(pipeline=False):
-        extra = ["--max_steps", "2"] if words[0] in ("sft", "reward", "dpo") else []
-        assert main([*words, *extra]) == 0, words
+        assert main([*words, *EXTRA.get(words[0], [])]) == 0, words
     verdicts = json.loads(Path("runs/my-evaluation/manifest.json").read_text())["metrics"]
-    assert verdicts["policies"]["dpo"]["win_rate_vs_sft"]["n"] == NUM_PROMPTS
-    assert not json.loads(Path("runs/my-dpo/manifest.json").read_text())["simulated"]
+    for policy in ("dpo", "ppo"):
+        assert verdicts["policies"][policy]["win_rate_vs_sft"]["n"] == NUM_PROMPTS
+        manifest = json.loads(Path(f"runs/my-{policy}/manifest.json").read_text())
+        assert not manifest["simulated"]
 
 
 @pytest.mark.long

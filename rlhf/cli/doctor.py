@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.config import read_yaml, take_option
-from rlhf.data.losses import PROMPT_ADVICE, ROW_ADVICE
+from rlhf.data.losses import COMPLETION_ADVICE, PROMPT_ADVICE, ROW_ADVICE
 from rlhf.errors import ConfigError, GateError, nearest_hint, printable
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 SUMMARY = "say what a stage would cut, drop or mis-template of its data, before it trains"
 EXAMPLE = "rlhf doctor --config configs/reward.yaml --dataset_name pairs.jsonl"
 
-TRAINING = ("sft", "reward", "dpo")
+OFFLINE = ("sft", "reward", "dpo")
+ONLINE = ("ppo", "rloo", "grpo")
+TRAINING = (*OFFLINE, *ONLINE)
 SAMPLING = ("sample", "evaluate")
 
 
@@ -42,7 +44,8 @@ def main(argv: Sequence[str]) -> int:
             continue
         settings = _settings_of(job)
         if json_file:
-            refuse_overwriting([*_read_by(settings), config and str(config)], Path(json_file))
+            given = str(config) if config else None
+            refuse_overwriting([*_read_by(settings), given], Path(json_file))
         diagnoses.append(_diagnose(job, settings))
         print_diagnosis(diagnoses[-1], job.remark)
     if not diagnoses:
@@ -99,14 +102,16 @@ def _jobs(words: Sequence[str], stage: str | None) -> Iterator[_Job]:
 def deduced_stage(config: Path | None, words: Sequence[str]) -> str:
     """The stage that a YAML is for: by a word of its name, else as the only one to know its keys.
 
-    ConfigError naming --stage when neither tells.
+    Of those who learn from what they sample, too, only where none of the others knows all keys:
+    `beta` alone is DPO's. ConfigError naming --stage when neither tells.
     """
     if config is not None:
         parts = config.stem.replace("-", "_").replace(".", "_").split("_")
         named = [stage for stage in (*TRAINING, *SAMPLING) if stage in parts]
         if len(named) == 1:
             return named[0]
-    fitting = [stage for stage in TRAINING if _knows_keys(stage, words)]
+    fitting = [stage for stage in OFFLINE if _knows_keys(stage, words)]
+    fitting = fitting or [stage for stage in ONLINE if _knows_keys(stage, words)]
     if len(fitting) == 1:
         return fitting[0]
     where = f"{config}: neither its name nor its keys say" if config else "nothing says"
@@ -261,13 +266,19 @@ def _refuse_losses(diagnoses: Sequence["Diagnosis"]) -> None:
     lost = [one for one in diagnoses if one.num_lost]
     if not lost:
         return
-    rooms = [PROMPT_ADVICE if one.stage in SAMPLING else ROW_ADVICE for one in lost]
-    advice = ", ".join(dict.fromkeys(rooms))
+    advice = ", ".join(dict.fromkeys(_advice(one.stage) for one in lost))
     parts = ", ".join(f"{one.stage} {one.num_lost} of {one.num_rows} rows" for one in lost)
     raise GateError(
         f"lost would be: {parts}; mend the data (rlhf clean), {advice}, or accept it "
         "with --max_loss"
     )
+
+
+def _advice(stage: str) -> str:
+    """How a row that is too long for this stage gets its room."""
+    if stage in SAMPLING:
+        return PROMPT_ADVICE
+    return COMPLETION_ADVICE if stage in ONLINE else ROW_ADVICE
 
 
 def _write_json(path: Path, diagnoses: Sequence["Diagnosis"], absent: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ def main(argv: Sequence[str]) -> int:
     # A refused run, too, ends in a report: what the gate found stands there.
     code = verb_module("report").main([str(plan.output_dir)]) or 0
     print_summary(plan)
+    if outcome.refused:
+        print(
+            f"rlhf run: {outcome.refused} was not started, since the gate stopped it; what does "
+            "not rest on it is done",
+            file=sys.stderr,
+        )
     return outcome.exit_code or code
 
 

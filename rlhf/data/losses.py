@@ -16,7 +16,8 @@ MAX_LOSS = 0.05
 """Share of rows that a stage run alone may drop or cut, unless told otherwise."""
 
 ROW_ADVICE, PROMPT_ADVICE = "raise --max_length", "lower --max_new_tokens"
-"""What makes room for a row to train on, and for the completion of a prompt."""
+COMPLETION_ADVICE = "lower --max_completion_length"
+"""What makes room for a row to train on, for a prompt's completion, for one that is learnt from."""
 
 
 def require_max_loss(max_loss: float) -> None:

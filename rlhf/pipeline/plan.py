@@ -6,21 +6,21 @@ outputs of earlier stages as its inputs. A key written in a section wins over bo
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rlhf.config import read_yaml, refuse_unknown
 from rlhf.errors import ConfigError
-from rlhf.records import READS, STAGES
+from rlhf.records import READS, STAGES, TUNED
 
 SHARED_KEYS: Mapping[str, tuple[str, ...]] = {
     "model_name_or_path": ("sft",),
-    "dtype": ("sft", "sample", "reward", "gate", "dpo", "evaluate"),
-    "rendering": ("sft", "sample", "reward", "dpo", "evaluate"),
+    "dtype": ("sft", "sample", "reward", "gate", "dpo", "ppo", "evaluate"),
+    "rendering": ("sft", "sample", "reward", "dpo", "ppo", "evaluate"),
     "seed": STAGES,
-    "report_to": ("sft", "reward", "dpo"),
-    "accelerate_config": ("sft", "reward", "dpo"),
+    "report_to": ("sft", "reward", "dpo", "ppo"),
+    "accelerate_config": ("sft", "reward", "dpo", "ppo"),
 }
 """Keys on top of a pipeline and the stages that they are handed to."""
 
@@ -109,7 +109,8 @@ def plan_stage(
     }
     wired = WIRING[name](output_dir, campaign, settings)
     config = {**wired, **shared, **settings[name]}
-    return StagePlan(name=name, config=config, output_dir=output_dir / name, requires=READS[name])
+    requires = tuple(read for read in READS[name] if read not in TUNED or read in settings)
+    return StagePlan(name=name, config=config, output_dir=output_dir / name, requires=requires)
 
 
 def refuse_missing_inputs(path: Path, stages: tuple[StagePlan, ...]) -> None:
@@ -121,6 +122,26 @@ def refuse_missing_inputs(path: Path, stages: tuple[StagePlan, ...]) -> None:
                 raise ConfigError(
                     f"{path}: {stage.name} reads what {needed} writes; add a section `{needed}:`"
                 )
+        if stage.name == "evaluate" and not has_policy(stage):
+            raise ConfigError(
+                f"{path}: evaluate reads what dpo or ppo writes; add a section `dpo:` or `ppo:`"
+            )
+
+
+def has_policy(evaluate: StagePlan) -> bool:
+    """Whether there is a tuned policy for the evaluation to compare."""
+    return any(name in TUNED for name in evaluate.requires)
+
+
+def without(stage: StagePlan, policy: StagePlan) -> StagePlan:
+    """The stage as it is where `policy` was not tuned: it neither reads nor compares that."""
+    if policy.name not in stage.requires:
+        return stage
+    folder, named = str(policy.output_dir), stage.config["policies"]
+    policies = [named] if isinstance(named, str) else named
+    policies = [one for one in policies if one.partition("=")[2] != folder]
+    requires = tuple(name for name in stage.requires if name != policy.name)
+    return replace(stage, config={**stage.config, "policies": policies}, requires=requires)
 
 
 def _sft(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,12 +182,25 @@ def _gate(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, A
     return {"reward_dir": str(root / "reward"), "output_dir": str(root / "gate")}
 
 
+def _ppo(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    prompts = settings.get("sample", {}).get("dataset_name")
+    return {
+        "model_name_or_path": str(root / "sft"),
+        **({"dataset_name": prompts} if prompts is not None else {}),
+        "reward_model_name_or_path": [str(root / "reward")],
+        "gate_dir": [str(root / "gate")],
+        "output_dir": str(root / "ppo"),
+        "max_loss": MAX_LOSS,
+    }
+
+
 def _evaluate(root: Path, campaign: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     base = settings.get("model_name_or_path")
     policies = [f"base={base}"] if base else []
-    simulated = settings["ratings"].get("ratings", "simulated") == "simulated"
+    policies += [f"{name}={root / name}" for name in ("sft", *TUNED) if name in settings]
+    simulated = settings.get("ratings", {}).get("ratings", "simulated") == "simulated"
     return {
-        "policies": [*policies, f"sft={root / 'sft'}", f"dpo={root / 'dpo'}"],
+        "policies": policies,
         "judges": [*(["truth"] if simulated else []), f"reward={root / 'reward'}", "shorter"],
         "output_dir": str(root / "evaluate"),
         "max_loss": MAX_LOSS,
@@ -180,5 +214,6 @@ WIRING: Mapping[str, Callable[[Path, str, Mapping[str, Any]], dict[str, Any]]] =
     "reward": _preferences("reward"),
     "gate": _gate,
     "dpo": _preferences("dpo"),
+    "ppo": _ppo,
     "evaluate": _evaluate,
 }

@@ -27,9 +27,9 @@ from rlhf.config import decides_result
 from rlhf.errors import ConfigError, GateError, StageError
 from rlhf.evaluation.gate.binding import read_gate, require_passed
 from rlhf.manifest import MANIFEST_NAME, file_sha256, make_folder, write_json, write_text
-from rlhf.pipeline.plan import PipelinePlan, StagePlan
+from rlhf.pipeline.plan import PipelinePlan, StagePlan, has_policy, without
 from rlhf.pipeline.summary import write_summary
-from rlhf.records import content_hash
+from rlhf.records import TUNED, content_hash
 
 CONFIG_NAME = "config.yaml"
 READS_NAME = "reads.json"
@@ -46,9 +46,11 @@ DATA_KEYS = (
     "best_of_n",
     "best_of_n_value",
     "out_of_domain",
+    "reward_model_name_or_path",
+    "reward_funcs",
 )
-"""Settings that may name files or folders, as themselves or NAME=PATH, one or a list of them,
-whose content decides what a stage makes.
+"""Settings that may name files or folders, as themselves, NAME=PATH or FILE.py:function, one or a
+list of them, whose content decides what a stage makes.
 """
 
 
@@ -88,11 +90,22 @@ def run_pipeline(
 
 
 def run_stages(plan: PipelinePlan, last: int) -> Outcome:
-    """Bring the stages up to `last` up to date, one after the other, until one stops the run."""
-    for index, stage in enumerate(plan.stages[: last + 1]):
+    """Bring the stages up to `last` up to date, one after the other, until one stops the run.
+
+    What the gate refuses is left out; what needs nothing of it goes on, and an evaluation compares
+    the policies that there are.
+    """
+    refused: StagePlan | None = None
+    for index, planned in enumerate(plan.stages[: last + 1]):
+        stage = without(planned, refused) if refused else planned
         if GATE in stage.requires and not may_optimise(plan, stage):
-            return Outcome(GateError.exit_code, refused=stage.name)
+            refused = stage
+            continue
+        if refused and refused.name in planned.requires and not has_policy(stage):
+            continue
         print(f"[{index + 1}/{len(plan.stages)}] {stage.name}", end=" ", flush=True)
+        if stage is not planned and refused:
+            print(f"(without {refused.name}, which the gate stopped)", end=" ", flush=True)
         code = bring_up_to_date(plan, stage)
         write_summary(plan)
         if code and not has_verdict(stage, code):
@@ -101,6 +114,8 @@ def run_stages(plan: PipelinePlan, last: int) -> Outcome:
             return Outcome(0, awaiting=stage.name)
         if stage.name == GATE:
             print(f"    {gate_line(plan, stage)}", flush=True)
+    if refused:
+        return Outcome(GateError.exit_code, refused=refused.name)
     return Outcome(0)
 
 
@@ -140,6 +155,9 @@ def bring_up_to_date(plan: PipelinePlan, stage: StagePlan) -> int:
         shutil.rmtree(stage.output_dir)
     elif is_finished(stage) and is_redone_unasked(stage) and changed_keys(stage):
         print("was asked for something else, so it is measured again:", end=" ")
+        shutil.rmtree(stage.output_dir)
+    elif was_without(plan, stage):
+        print("was done without a policy that is there now, so it is done again:", end=" ")
         shutil.rmtree(stage.output_dir)
     elif is_finished(stage):
         print("is finished already")
@@ -190,11 +208,19 @@ def refuse_changed_settings(plan: PipelinePlan, first_redone: int) -> None:
     for stage in plan.stages[:first_redone]:
         finished = is_finished(stage) and not is_redone_unasked(stage)
         changed = changed_keys(stage) if finished else []
-        if changed:
+        if changed and not was_without(plan, stage):
             raise ConfigError(
                 f"{stage.output_dir} was made with other settings ({', '.join(changed)}); "
                 f"use --from_stage {stage.name} to make it again, or another --output_dir"
             )
+
+
+def was_without(plan: PipelinePlan, stage: StagePlan) -> bool:
+    """Whether a finished stage is as asked but for a policy that the gate had stopped then."""
+    if not is_finished(stage) or not changed_keys(stage):
+        return False
+    policies = [one for one in plan.stages if one.name in TUNED and one.name in stage.requires]
+    return any(not changed_keys(without(stage, policy)) for policy in policies)
 
 
 def is_redone_unasked(stage: StagePlan) -> bool:
@@ -239,8 +265,13 @@ def is_finished(stage: StagePlan) -> bool:
 
 
 def what_is_read(plan: PipelinePlan, stage: StagePlan) -> dict[str, str]:
-    """sha256 of the manifest of each stage that this one reads, and of its data on the disk."""
-    paths = {name: plan.output_dir / name / MANIFEST_NAME for name in stage.requires}
+    """sha256 of the manifest of each stage that this one reads, and of its data on the disk.
+
+    Of the gate a stage takes the verdict alone, which is asked for on every run: measured again
+    with the same verdict on the same reward model, it makes nothing to be trained again.
+    """
+    read = [name for name in stage.requires if name != GATE]
+    paths = {name: plan.output_dir / name / MANIFEST_NAME for name in read}
     for key in DATA_KEYS:
         value = stage.config.get(key)
         if isinstance(value, list):
@@ -260,8 +291,11 @@ def has_changed(noted: dict[str, str], reads: dict[str, str]) -> bool:
 
 
 def named_path(value: object) -> Path:
-    """The path in a setting's value: the value itself, or what follows NAME= in it."""
+    """The path in a setting's value: itself, what follows NAME=, or FILE.py of FILE.py:function."""
     text = str(value)
+    file, colon, _ = text.rpartition(":")
+    if colon and file.endswith(".py"):
+        return Path(file)
     return Path(text if Path(text).exists() else text.partition("=")[2] or text)
 
 

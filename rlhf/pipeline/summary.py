@@ -62,6 +62,8 @@ def headline(name: str, stage: dict[str, Any]) -> str:
         return f"accuracy {stage['accuracy']:.2f} [{low:.2f}, {high:.2f}] n={stage['n']}{beside}"
     if name == "gate" and stage.get("passed") is not None:
         return gate_headline(stage)
+    if name == "ppo" and stage.get("score") is not None:
+        return ppo_headline(stage)
     if name == "ratings" and stage.get("num_judgements") is not None:
         return f"{stage['num_judgements']} judgements on {stage['num_items']} items"
     if name == "sample" and stage.get("num_completions") is not None:
@@ -78,6 +80,19 @@ def gate_headline(stage: dict[str, Any]) -> str:
     if stage["override"]:
         return f"FAILED, overridden: {stage['override']['reason']} ({counts})"
     return f"passed, {counts}" if stage["passed"] else f"FAILED, {counts}"
+
+
+def ppo_headline(stage: dict[str, Any]) -> str:
+    """Score of the first and the last rollout, the KL there, and why the run ended early."""
+    begun, kl, reason = (stage.get(key) for key in ("score_first", "kl", "stop_reason"))
+    parts = [f"score {stage['score']:.2f}" if begun is None else ""]
+    if begun is not None:
+        parts = [f"score {begun:.2f} -> {stage['score']:.2f}"]
+    if kl is not None:
+        parts.append(f"KL {kl:.1f}")
+    if reason:
+        parts.append(f"stopped: {reason}")
+    return ", ".join(parts)
 
 
 def policy_table(policies: dict[str, Any]) -> Table:

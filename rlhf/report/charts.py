@@ -5,7 +5,8 @@ light, dark and print; only the marks carry colours of their own, readable on bo
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from math import isfinite
+from typing import Any, TypeGuard
 
 import altair as alt
 
@@ -95,7 +96,7 @@ def curve_chart(log: Rows, keys: Sequence[str]) -> dict[str, Any] | None:
     scale = alt.Scale(domain=[0, 1]) if shares else alt.Scale(zero=False, nice=True)
     axis = alt.Axis(format="%", tickCount=5) if shares else alt.Axis(tickCount=5)
     colour = alt.Color("series:N", scale=palette(present), legend=legend(present))
-    whole = alt.Axis(format="d", **_whole_ticks([point["step"] for point in points]))
+    whole = step_axis([point["step"] for point in points])
     chart = (
         alt.Chart(alt.Data(values=points))
         .mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=28))
@@ -109,12 +110,17 @@ def curve_chart(log: Rows, keys: Sequence[str]) -> dict[str, Any] | None:
     return finished(chart, height=_CURVE_HEIGHT)
 
 
-def _whole_ticks(steps: Sequence[float]) -> dict[str, Any]:
-    """Where the axis of steps has its ticks: at each of a few, else at some whole ones."""
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a log's value can be drawn."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+
+
+def step_axis(steps: Sequence[float]) -> alt.Axis:
+    """The axis of steps, with ticks at each of a few, else at some whole ones."""
     first, last = round(min(steps)), round(max(steps))
     if last - first <= 6:  # left to itself the axis halves them, and prints each half as a whole
-        return {"values": list(range(first, last + 1))}
-    return {"tickMinStep": 1, "tickCount": 6}
+        return alt.Axis(format="d", values=list(range(first, last + 1)))
+    return alt.Axis(format="d", tickMinStep=1, tickCount=6)
 
 
 def _series_name(key: str, keys: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from rlhf.report import charts
 from rlhf.report.drawing import Figure, figure, row_of
 from rlhf.report.findings import baseline_of, policies_of, ranked_policies
 from rlhf.report.gate import gate_figures
+from rlhf.report.ppo import ppo_figures
 from rlhf.report.reading import Run
 from rlhf.report.reward import reward_figures
 from rlhf.report.wording import known, label_of
@@ -21,8 +22,12 @@ def figures(run: Run) -> dict[str, list[Figure]]:
         "reward": reward_figures(run),
         "reward_curves": curve_figures(run, "reward"),
         "gate": gate_figures(run),
+        "ppo": ppo_figures(run),
         "curves": [
-            curve for stage in run.logs if stage != "reward" for curve in curve_figures(run, stage)
+            curve
+            for stage in run.logs
+            if stage not in ("reward", "ppo")
+            for curve in curve_figures(run, stage)
         ],
     }
     return {

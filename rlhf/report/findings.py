@@ -7,7 +7,9 @@ from rlhf.records import FEW_PROMPTS, READS
 from rlhf.report.doctor import doctor_warnings
 from rlhf.report.drawing import reward_accuracy
 from rlhf.report.gate import gate_findings, gate_warnings
+from rlhf.report.length import length_finding
 from rlhf.report.pairs import heldout_pairs
+from rlhf.report.ppo import ppo_findings, ppo_warnings
 from rlhf.report.reading import Run
 from rlhf.report.reward import spread_words
 from rlhf.report.wording import Finding, interval, known, label_of, percent, sentence_start
@@ -27,8 +29,11 @@ def findings(run: Run) -> list[Finding]:
             shorter = (evaluate.get("shorter_baseline") or {}).get(name)
             judge = judge_text(run, str(rate.get("judge")))
             sentences.append(win_sentence(name, baseline, rate, judge, shorter))
+        length = length_finding(run, name, baseline, rate)
+        sentences += [length] if length is not None else []
     sentences += reward_sentences(run)
     sentences += gate_findings(run)
+    sentences += ppo_findings(run)
     sentences += [drift_sentence(name, policy, baseline) for name, policy in _moved(run)]
     if not sentences:
         sentences.append(Finding(text=_progress_sentence(run)))
@@ -103,7 +108,7 @@ def drift_sentence(name: str, policy: Mapping[str, Any], baseline: str) -> Findi
 def warnings(run: Run) -> list[str]:
     """What weakens the numbers above, each with what it means."""
     found = [*gate_warnings(run), *_evaluation_warnings(run), *_reward_warnings(run)]
-    found += [*doctor_warnings(run), *_record_warnings(run)]
+    found += [*ppo_warnings(run), *doctor_warnings(run), *_record_warnings(run)]
     return list(dict.fromkeys(found))
 
 

@@ -17,9 +17,11 @@ from rlhf.report.doctor import doctor_rows
 from rlhf.report.figures import figures
 from rlhf.report.gate import verdict_of
 from rlhf.report.judgements import anchor_of, judgement_rows, raters_names
+from rlhf.report.length import lengths_of, told
 from rlhf.report.misjudged import worst_cards
 from rlhf.report.pairs import heldout_pairs
-from rlhf.report.reading import Run
+from rlhf.report.ppo import ppo_section
+from rlhf.report.reading import Run, is_not_asked_for
 from rlhf.report.wording import interval, known, label_of, number, percent, prompt_text, score_text
 
 NUM_SHOWN = 10
@@ -77,6 +79,7 @@ def render(run: Run) -> str:
         judgements=judgements,
         doctor=doctor_rows(run),
         figures=figures(run),
+        ppo=ppo_section(run),
         policies=policy_table(run),
         baseline=found.baseline_of(run),
         judges=run.metrics("evaluate").get("judges") or {},
@@ -95,7 +98,8 @@ def chain(run: Run) -> list[dict[str, Any]]:
     """
     extra = [name for name in run.stages if name not in STAGES]
     names = [*STAGES[:-1], *extra, STAGES[-1]]
-    return [_card(run, name) for name in names if name in run.stages or not run.alone]
+    undone = [name for name in names if not run.alone and not is_not_asked_for(run, name)]
+    return [_card(run, name) for name in names if name in run.stages or name in undone]
 
 
 def _card(run: Run, name: str) -> dict[str, Any]:
@@ -158,9 +162,15 @@ def policy_table(run: Run) -> list[dict[str, Any]]:
             "kl": policy.get(f"kl_to_{baseline}"),
             "kl_se": policy.get(f"kl_to_{baseline}_se"),
             "simulated": bool(policy.get("trained_on_simulated")),
+            "words": _words(run, name, baseline),
         }
         rows.append({**policy, **row})
     return rows
+
+
+def _words(run: Run, name: str, baseline: str) -> str | None:
+    lengths = lengths_of(run, name, baseline)
+    return None if lengths is None else told(lengths.policy)
 
 
 def prompt_cards(run: Run) -> list[dict[str, Any]]:

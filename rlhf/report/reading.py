@@ -13,7 +13,8 @@ from rlhf.errors import ConfigError, DataError
 from rlhf.evaluation.gate.binding import GATE_NAME
 from rlhf.evaluation.gate.heldout import HELDOUT_NAME, TRAIN_SAMPLE_NAME, checked_row
 from rlhf.manifest import MANIFEST_NAME, Manifest
-from rlhf.records import STAGES
+from rlhf.records import STAGES, TUNED
+from rlhf.report.rollouts import read_rollouts
 
 LOGGED_STAGES = ("sft", "reward", "dpo", "ppo")
 
@@ -29,7 +30,8 @@ class Run:
     `logs` are a stage's training log rows, `heldout` the reward model's held-out pairs and
     `train_sample` some that it was trained on, `judgements` those behind the held-out pairs by
     id, `gate` what gate.json says, `doctor` its findings by stage, `rows` the evaluation's
-    prompts with each policy's completion, `gaps` what could not be read, in words.
+    prompts with each policy's completion, `rollouts` the completions of PPO's first and last
+    rollout by number, `gaps` what could not be read, in words.
     """
 
     folder: Path
@@ -43,6 +45,7 @@ class Run:
     gate: Row | None = None
     doctor: dict[str, list[Row]] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
+    rollouts: dict[int, list[Row]] = field(default_factory=dict)
     gaps: list[str] = field(default_factory=list)
 
     def metrics(self, stage: str) -> dict[str, Any]:
@@ -82,6 +85,9 @@ def read_run(folder: Path) -> Run:
         run.heldout = _scored(run, HELDOUT_NAME)
         run.train_sample = _scored(run, TRAIN_SAMPLE_NAME, expected=False)
         run.judgements = _read_judgements(run)
+    if "ppo" in run.stages:
+        run.rollouts, damaged = read_rollouts(run.places["ppo"])
+        run.gaps += [f"ppo: {words}" for words in damaged]
     if "evaluate" in run.stages:
         run.rows = _read_lines(run, "evaluate", "completions.jsonl")
     return run
@@ -108,12 +114,18 @@ def _stage_in(folder: Path) -> str:
 def _unfinished(run: Run) -> Iterator[str]:
     noted = {gap.partition(":")[0] for gap in run.gaps}
     for name in STAGES:
-        if name in run.stages or name in noted:
+        if name in run.stages or name in noted or is_not_asked_for(run, name):
             continue
         if name != "gate":
             yield f"{name}: this stage has not finished in this run"
         elif run.gate is None and "reward" in run.stages:
             yield "gate: it has not been asked, so nothing has checked the reward model"
+
+
+def is_not_asked_for(run: Run, name: str) -> bool:
+    """Whether a stage is a policy beside another one: a loop may have one or both."""
+    others = [other for other in TUNED if other != name and other in run.stages]
+    return name in TUNED and bool(others) and not (run.folder / name).exists()
 
 
 def _read_stage(run: Run, name: str, place: Path) -> None:

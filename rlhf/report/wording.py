@@ -9,10 +9,13 @@ _ACRONYMS = {"sft", "dpo", "ppo", "kto"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One sentence; `simulated` when a number in it was made from simulated raters."""
+    """One sentence; `simulated` when a number in it was made from simulated raters, `is_alarming`
+    when a reader must not miss it.
+    """
 
     text: str
     simulated: bool = False
+    is_alarming: bool = False
 
 
 def known(estimate: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:

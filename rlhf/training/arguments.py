@@ -10,6 +10,7 @@ from rlhf.config import parse_config
 from rlhf.data.losses import MAX_LOSS, require_max_loss
 from rlhf.errors import ConfigError
 from rlhf.manifest import jsonable
+from rlhf.training.ppo.config_checks import refuse_impossible_online
 from rlhf.training.quiet import silence_known_noise
 from rlhf.training.rewards.options import ScoreOptions
 from rlhf.training.trackers import require_trackers
@@ -248,6 +249,8 @@ def parse_settings(
     require_trackers(training.report_to)
     if isinstance(stage, RewardArguments):
         refuse_impossible(stage, training, model)
+    if isinstance(stage, OnlineArguments):
+        refuse_impossible_online(verb, stage, training, model)
     if not 0 <= stage.eval_fraction < 1:
         raise ConfigError(f"--eval_fraction {stage.eval_fraction}: must be at least 0 and below 1")
     require_max_loss(stage.max_loss)

@@ -14,17 +14,21 @@ from rlhf.data.doctor import Finding, findings_as_dicts
 from rlhf.data.doctor.prompts import PromptReading
 from rlhf.data.formats import data_line, recognise
 from rlhf.data.sources import LoadedDataset
-from rlhf.training.arguments import Settings
+from rlhf.training.arguments import ONLINE, Settings
 from rlhf.training.stage import load_inputs, load_renderer
 
 READERS = {
     "sft": "rlhf.training.sft",
     "reward": "rlhf.training.reward",
     "dpo": "rlhf.training.dpo",
+    "ppo": "rlhf.training.ppo.recipe",
+    "rloo": "rlhf.training.rloo",
+    "grpo": "rlhf.training.grpo",
 }
 """Where each training stage's `read_columns(settings, renderer, inputs)` is."""
 
-_WANTED = {"sft": "demonstrations", "sample": "prompts", "evaluate": "prompts"}
+_PROMPTED = ("sample", "evaluate", *ONLINE)
+_WANTED = {"sft": "demonstrations"} | dict.fromkeys(_PROMPTED, "prompts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

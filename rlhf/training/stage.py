@@ -12,6 +12,7 @@ from rlhf.data.doctor import Finding, Side, findings_as_dicts
 from rlhf.data.doctor.reporting import print_inputs, write_findings
 from rlhf.data.feedback_pairs import Labelling
 from rlhf.data.formats import recognise
+from rlhf.data.losses import COMPLETION_ADVICE, ROW_ADVICE
 from rlhf.data.sources import LoadedDataset, load_rows
 from rlhf.data.splits import is_held_out
 from rlhf.data.tokenization import Renderer
@@ -23,7 +24,7 @@ from rlhf.models.prefix_sharing import sharing_prefixes
 from rlhf.models.registry import model_identity, resolve_model
 from rlhf.models.trl_compat import train_from
 from rlhf.records import content_hash
-from rlhf.training.arguments import RewardArguments, Settings
+from rlhf.training.arguments import ONLINE, RewardArguments, Settings
 from rlhf.training.checkpoints import (
     CheckpointKeeper,
     Claim,
@@ -41,7 +42,8 @@ class Inputs:
     """What a stage reads: data to train on, data to measure on, and the model's identity.
 
     `began` is the monotonic time at which it started to read. `findings` are the doctor's, once
-    the data are read; unless `reports`, they are neither printed nor acted upon.
+    the data are read; unless `reports`, they are neither printed nor acted upon. `further` are
+    other things that the stage reads (reward models, say): entries as `model` is one.
     """
 
     train: LoadedDataset
@@ -50,6 +52,7 @@ class Inputs:
     began: float
     findings: list[Finding] = field(default_factory=list)
     reports: bool = True
+    further: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def datasets(self) -> list[LoadedDataset]:
@@ -61,12 +64,15 @@ class Inputs:
         named = {"data": self.train.as_input(), "model": self.model}
         if self.heldout is not None:
             named["eval_data"] = self.heldout.as_input()
-        return named
+        return named | self.further
 
     @property
     def simulated(self) -> bool:
         """Whether anything read rests on simulated labels."""
-        return bool(self.model["simulated"]) or any(one.simulated for one in self.datasets)
+        models = [self.model, *self.further.values()]
+        return any(one["simulated"] for one in models) or any(
+            one.simulated for one in self.datasets
+        )
 
 
 def load_inputs(settings: Settings) -> Inputs:
@@ -194,8 +200,9 @@ def report_inputs(
         return
     if is_main(settings):
         print_inputs(inputs.datasets, wanted, inputs.findings)
+    advice = COMPLETION_ADVICE if settings.verb in ONLINE else ROW_ADVICE
     for dataset in inputs.datasets:
-        dataset.losses.refuse_above(settings.stage.max_loss)
+        dataset.losses.refuse_above(settings.stage.max_loss, advice)
 
 
 def claim_output(settings: Settings, inputs: Inputs) -> Claim:

@@ -255,6 +255,8 @@ def test_a_neighbour_of_another_rendering_is_a_warning(doctor, tiny_model, tmp_p
     [
         ("reward.yaml", {}, "reward"),
         ("my-dpo.yaml", {}, "dpo"),
+        ("my-ppo.yaml", {}, "ppo"),
+        ("mine.yaml", {"kl_coef": 0.1}, "ppo"),
         ("mine.yaml", {"beta": 0.2}, "dpo"),
         ("mine.yaml", {"center_rewards_coefficient": 0.1}, "reward"),
         ("mine.yaml", {"completion_only_loss": True}, "sft"),
@@ -415,3 +417,19 @@ def test_a_prompt_without_turns_is_a_loss_and_no_crash(doctor, tiny_model, tmp_p
 def test_a_stage_that_is_misspelt_names_the_nearest(capsys):
     assert main(["doctor", "--stage", "rewrd"]) == 2
     assert "did you mean 'reward'?" in capsys.readouterr().err
+
+
+def test_prompts_to_learn_from_need_room_for_a_completion(doctor, tmp_path):
+    rows = [{"prompt": USER.format(1)}, {"prompt": "long " * 200}, {"prompt": ""}]
+    data = write(tmp_path / "prompts.jsonl", rows)
+    rewards = tmp_path / "rewards.py"
+    rewards.write_text("def short(completions, **_):\n    return [0.0 for _ in completions]\n")
+    options = ["--reward_funcs", f"{rewards}:short", "--max_loss", "1"]
+    for stage in ("ppo", "rloo", "grpo"):
+        code, said, found = doctor(stage, data, *options, "--max_completion_length", "128")
+        assert code == 5
+        assert "lower --max_completion_length" in said.splitlines()[-1]
+        counts = named(found["findings"])
+        assert (counts["over_context"], counts["empty_prompt"]) == (1, 1)
+        assert found["num_lost"] == 2
+        assert not found["refused"]

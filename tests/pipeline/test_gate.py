@@ -1,11 +1,14 @@
 """The gate in a run: what it stops, what it does not, and what is done again for it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rlhf.cli import main
+from rlhf.errors import ConfigError
 from rlhf.evaluation.gate.binding import reward_sha256
 from rlhf.manifest import Manifest, write_json
 from rlhf.pipeline import runner
@@ -27,6 +30,7 @@ class Stages:
     def run(self, stage):
         self.started.append(stage.name)
         manifest = Manifest(stage=stage.name, config=stage.config)
+        manifest.metrics = {"run": len(self.started)}
         code = 0
         if stage.name == "reward":
             weights = f"weights of run {len(self.started)}".encode()
@@ -60,7 +64,7 @@ def stages(monkeypatch):
     return stages
 
 
-def make_plan(root: Path, *, optimises=False, **gate) -> PipelinePlan:
+def make_plan(root: Path, *, optimises=False, evaluates=False, **gate) -> PipelinePlan:
     def stage(name, requires, config):
         config = {"output_dir": str(root / name), **config}
         return StagePlan(name=name, config=config, output_dir=root / name, requires=requires)
@@ -73,6 +77,9 @@ def make_plan(root: Path, *, optimises=False, **gate) -> PipelinePlan:
     ]
     if optimises:
         planned.append(stage("ppo", ("reward", "gate"), {}))
+    if evaluates:
+        policies = [f"{name}={root / name}" for name in ("sft", "dpo", "ppo")]
+        planned.append(stage("evaluate", ("reward", "dpo", "ppo"), {"policies": policies}))
     return PipelinePlan(name="loop", output_dir=root, stages=tuple(planned))
 
 
@@ -106,6 +113,89 @@ def test_a_failed_gate_stops_what_optimises_with_5_each_time(tmp_path, stages, c
     assert "--override_reason" in line
     assert run_pipeline(plan, validate=accept) == refused
     assert stages.started == ["reward", "gate", "dpo"]
+
+
+def compared(root: Path) -> list[str]:
+    """The policies that the evaluation in the run folder was asked to compare."""
+    config = yaml.safe_load((root / "evaluate" / "config.yaml").read_text())
+    return [policy.partition("=")[0] for policy in config["policies"]]
+
+
+def test_what_needs_nothing_of_the_refused_policy_is_done_all_the_same(tmp_path, stages, capsys):
+    plan = make_plan(tmp_path, optimises=True, evaluates=True, min_accuracy=0.9)
+    refused = Outcome(5, refused="ppo")
+    assert run_pipeline(plan, validate=accept) == refused
+    assert stages.started == ["reward", "gate", "dpo", "evaluate"]
+    assert compared(tmp_path) == ["sft", "dpo"]
+    assert "evaluate (without ppo, which the gate stopped)" in capsys.readouterr().out
+    assert run_pipeline(plan, validate=accept) == refused
+    assert stages.started == ["reward", "gate", "dpo", "evaluate"]
+
+
+def test_a_policy_let_through_later_is_compared_after_all(tmp_path, stages):
+    plan = make_plan(tmp_path, optimises=True, evaluates=True, min_accuracy=0.9)
+    run_pipeline(plan, validate=accept)
+    plan = make_plan(tmp_path, optimises=True, evaluates=True, min_accuracy=0.65)
+    assert run_pipeline(plan, validate=accept) == Outcome(0)
+    assert stages.started[4:] == ["gate", "ppo", "evaluate"]
+    assert compared(tmp_path) == ["sft", "dpo", "ppo"]
+
+
+def test_a_policy_refused_later_is_compared_no_longer(tmp_path, stages):
+    run_pipeline(make_plan(tmp_path, optimises=True, evaluates=True), validate=accept)
+    plan = make_plan(tmp_path, optimises=True, evaluates=True, min_accuracy=0.9)
+    assert run_pipeline(plan, validate=accept) == Outcome(5, refused="ppo")
+    assert stages.started[5:] == ["gate", "evaluate"]
+    assert compared(tmp_path) == ["sft", "dpo"]
+
+
+def test_other_changes_of_an_evaluation_are_still_asked_for(tmp_path, stages):
+    plan = make_plan(tmp_path, optimises=True, evaluates=True, min_accuracy=0.9)
+    run_pipeline(plan, validate=accept)
+    evaluate = plan.stages[-1]
+    evaluate.config["temperature"] = 0.5
+    with pytest.raises(ConfigError, match="--from_stage evaluate"):
+        run_pipeline(plan, validate=accept)
+    assert stages.started == ["reward", "gate", "dpo", "evaluate"]
+
+
+def test_an_evaluation_of_nothing_tuned_is_left_out(tmp_path, stages):
+    plan = make_plan(tmp_path, optimises=True, evaluates=True, min_accuracy=0.9)
+    reward, gate, _, ppo, evaluate = plan.stages
+    evaluate = replace(evaluate, requires=("reward", "ppo"))
+    plan = replace(plan, stages=(reward, gate, ppo, evaluate))
+    assert run_pipeline(plan, validate=accept) == Outcome(5, refused="ppo")
+    assert stages.started == ["reward", "gate"]
+
+
+def test_a_gate_measured_again_with_the_same_verdict_trains_nothing_again(tmp_path, stages):
+    run_pipeline(make_plan(tmp_path, optimises=True), validate=accept)
+    plan = make_plan(tmp_path, optimises=True, min_accuracy=0.65)
+    assert run_pipeline(plan, validate=accept) == Outcome(0)
+    assert stages.started == ["reward", "gate", "dpo", "ppo", "gate"]
+
+
+def test_another_reward_model_or_function_tunes_again(tmp_path, stages):
+    """A reward model of the run, one from elsewhere, and a function in a file."""
+    rules, peer = tmp_path / "rules.py", tmp_path / "peer"
+    peer.mkdir()
+    (peer / "adapter_model.safetensors").write_text("weights")
+    rules.write_text("def short(completions, **_): ...\n")
+    plan = make_plan(tmp_path / "run", optimises=True)
+    plan.stages[-1].config["reward_funcs"] = [f"{rules}:short", "trl.rewards.accuracy_reward"]
+    plan.stages[-1].config["reward_model_name_or_path"] = [str(tmp_path / "run/reward"), str(peer)]
+    run_pipeline(plan, validate=accept)
+    run_pipeline(plan, validate=accept)
+    assert stages.started == ["reward", "gate", "dpo", "ppo"]
+    rules.write_text("def short(completions, **_): return []\n")
+    run_pipeline(plan, validate=accept)
+    assert stages.started[4:] == ["ppo"]
+    (peer / "adapter_model.safetensors").write_text("others")
+    run_pipeline(plan, validate=accept)
+    assert stages.started[5:] == ["ppo"]
+    run_pipeline(plan, validate=accept, from_stage="reward", until="reward")
+    run_pipeline(plan, validate=accept)
+    assert stages.started[6:] == ["reward", "gate", "ppo"]
 
 
 def test_other_thresholds_measure_again_and_train_nothing(tmp_path, stages):
@@ -195,7 +285,7 @@ def test_a_gate_that_breaks_ends_the_run(tmp_path, stages, monkeypatch):
     assert stages.started == ["reward"]
 
 
-def test_a_refused_run_ends_in_a_report_and_5(tmp_path, monkeypatch):
+def test_a_refused_run_ends_in_a_report_and_5(tmp_path, monkeypatch, capsys):
     def refuse(plan, **options):
         folder = plan.output_dir / "sft"
         folder.mkdir(parents=True)
@@ -208,3 +298,20 @@ def test_a_refused_run_ends_in_a_report_and_5(tmp_path, monkeypatch):
     pipeline.write_text("sft: {dataset_name: demos.jsonl}\n")
     assert main(["run", str(pipeline), "--output_dir", str(tmp_path / "run")]) == 5
     assert (tmp_path / "run" / "report.html").exists()
+    assert capsys.readouterr().err.splitlines()[-1].startswith("rlhf run: ppo was not started")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        ({"score_first": 0.25, "score": 1.5, "kl": 2.04}, "score 0.25 -> 1.50, KL 2.0"),
+        (
+            {"score_first": 0.0, "score": 1.0, "kl": 9.0, "stop_reason": "KL over its budget"},
+            "score 0.00 -> 1.00, KL 9.0, stopped: KL over its budget",
+        ),
+        ({"score": 1.0}, "score 1.00"),
+        ({"train_loss": 0.5}, "train loss 0.500"),
+    ],
+)
+def test_the_result_of_ppo_in_a_line(metrics, words):
+    assert headline("ppo", metrics) == words

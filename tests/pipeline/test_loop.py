@@ -1,4 +1,4 @@
-"""The whole loop with real stage processes on a tiny model, unbroken and killed in DPO."""
+"""The whole loop with real stage processes on a tiny model: refused, unbroken, and killed."""
 
 import json
 import shutil
@@ -16,8 +16,13 @@ SHORT = [
     *("--sft.max_length=512", "--reward.max_length=512", "--dpo.max_length=512"),
     *("--sft.max_steps=2", "--sample.max_new_tokens=12", "--evaluate.max_new_tokens=12"),
     *("--sample.dataset_name=prompts.jsonl", "--evaluate.dataset_name=heldout.jsonl"),
-    *("--reward.max_steps=2", "--dpo.max_steps=40", "--dpo.save_steps=4", "--dpo.logging_steps=1"),
+    *("--reward.max_steps=2", "--dpo.max_steps=20", "--dpo.save_steps=4", "--dpo.logging_steps=1"),
+    *("--ppo.max_steps=12", "--ppo.num_iterations=2", "--ppo.max_completion_length=12"),
+    *("--ppo.save_steps=1", "--ppo.logging_steps=1"),
+    "--gate.min_accuracy=1.0",  # no reward model of two steps passes that
 ]
+REFUSED = 5
+OVERRIDE = "--gate.override_reason=a tiny model, to see PPO run"
 RUNS = ("whole", "broken")
 NUM_PROMPTS = 30
 CONTRACT_POLICY = {"win_rate_vs_sft", "judges", "kl_to_sft", "mean_tokens", "ended_rate"}
@@ -45,45 +50,66 @@ def wait_for_checkpoint(stage: Path, process: subprocess.Popen, timeout_s: float
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
-def test_a_loop_killed_in_dpo_ends_as_an_unbroken_one(tiny_checkout):
+@pytest.mark.timeout(900)
+def test_a_loop_refused_then_let_through_and_killed_ends_as_an_unbroken_one(tiny_checkout):
     for target, source in (("prompts", "train_prompts"), ("heldout", "heldout_prompts")):
         rows = Path(f"configs/quickstart/{source}.jsonl").read_text().splitlines()[:NUM_PROMPTS]
         Path(f"{target}.jsonl").write_text("\n".join(rows) + "\n")
-    assert run_loop("whole").wait() == 0
+    assert run_loop("whole").wait() == REFUSED
+    check_what_a_refusal_leaves("whole")
+    assert run_loop("whole", OVERRIDE).wait() == 0
     check_contract("whole")
 
     shutil.copytree("whole", "broken")
-    for stage in ("dpo", "evaluate"):
+    for stage in ("dpo", "ppo", "evaluate"):
         shutil.rmtree(f"broken/{stage}")
-    killed = run_loop("broken")
-    wait_for_checkpoint(Path("broken/dpo"), killed)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert not Path("broken/dpo/manifest.json").exists()
+    for stage in ("dpo", "ppo"):
+        killed = run_loop("broken", OVERRIDE)
+        wait_for_checkpoint(Path("broken", stage), killed)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        assert not Path(f"broken/{stage}/manifest.json").exists()
 
-    assert run_loop("broken").wait() == 0
-    for stage in ("dpo", "evaluate"):
-        assert metrics("broken", stage) == metrics("whole", stage)
-    adapters = [Path(run, "dpo/adapter_model.safetensors").read_bytes() for run in RUNS]
-    assert adapters[0] == adapters[1]
+    assert run_loop("broken", OVERRIDE).wait() == 0
+    for stage in ("dpo", "ppo", "evaluate"):
+        assert settled(metrics("broken", stage)) == settled(metrics("whole", stage))
+    for stage in ("dpo", "ppo"):
+        adapters = [Path(run, stage, "adapter_model.safetensors").read_bytes() for run in RUNS]
+        assert adapters[0] == adapters[1]
+
+
+def settled(metrics: dict) -> dict:
+    """The metrics but for how long things took."""
+    timed = ("seconds", "tokens_per_second")
+    return {key: value for key, value in metrics.items() if not key.startswith(timed)}
+
+
+def check_what_a_refusal_leaves(folder: str) -> None:
+    """DPO and its evaluation, a report, and nothing of PPO."""
+    summary = json.loads(Path(folder, "summary.json").read_text())
+    assert summary["stages"]["gate"]["passed"] is False
+    assert set(summary["policies"]) == {"base", "sft", "dpo"}
+    assert not Path(folder, "ppo").exists()
+    assert Path(folder, "dpo/adapter_model.safetensors").exists()
+    assert Path(folder, "report.html").exists()
 
 
 def check_contract(folder: str) -> None:
     """summary.json has the names that other programs read, and says that raters were simulated."""
     summary = json.loads(Path(folder, "summary.json").read_text())
-    assert set(summary["stages"]) >= {"sft", "reward", "dpo"}
+    assert set(summary["stages"]) >= {"sft", "reward", "dpo", "ppo"}
     assert set(summary["stages"]["reward"]) >= CONTRACT_REWARD
     gate = json.loads(Path(folder, "gate/gate.json").read_text())
     assert summary["stages"]["gate"]["passed"] is gate["passed"]
     assert gate["simulated"] is True
     measured = {check["name"] for check in gate["checks"] if check["passed"] is not None}
     assert measured >= {"accuracy", "overfitting", "reload", "roundtrip", "side_of_labels"}
-    for name in ("sft", "reward", "gate", "dpo"):
+    for name in ("sft", "reward", "gate", "dpo", "ppo"):
         assert {"seconds", "peak_rss_gb"} <= set(summary["stages"][name])
-    assert set(summary["policies"]["dpo"]) >= CONTRACT_POLICY
-    rate = summary["policies"]["dpo"]["win_rate_vs_sft"]
-    assert set(rate) >= {"value", "low", "high", "n", "judge"}
-    assert "simulated" in rate["judge"]
-    assert summary["stages"]["dpo"]["simulated"] is True
+    for name in ("dpo", "ppo"):
+        assert set(summary["policies"][name]) >= CONTRACT_POLICY
+        rate = summary["policies"][name]["win_rate_vs_sft"]
+        assert set(rate) >= {"value", "low", "high", "n", "judge"}
+        assert "simulated" in rate["judge"]
+        assert summary["stages"][name]["simulated"] is True
     assert "raters were simulated" in Path(folder, "report.html").read_text()

@@ -17,6 +17,7 @@ ratings: simulated
 reward:
 gate: {min_accuracy: 0.55}
 dpo: {beta: 0.2, seed: 4}
+ppo: {kl_coef: 0.1}
 evaluate: {dataset_name: heldout.jsonl}
 """
 
@@ -49,13 +50,58 @@ def test_every_stage_reads_what_the_ones_before_it_wrote(loop):
     assert stage["gate"]["dtype"] == "bfloat16"
     assert stage["dpo"]["dataset_name"] == stage["reward"]["dataset_name"]
     assert stage["dpo"]["model_name_or_path"] == "runs/x/sft"
-    assert stage["evaluate"]["policies"] == ["base=some-base", "sft=runs/x/sft", "dpo=runs/x/dpo"]
+    assert stage["ppo"] == {
+        "model_name_or_path": "runs/x/sft",
+        "dataset_name": "prompts.jsonl",  # of the sample stage
+        "reward_model_name_or_path": ["runs/x/reward"],
+        "gate_dir": ["runs/x/gate"],
+        "output_dir": "runs/x/ppo",
+        "max_loss": 0,
+        "dtype": "bfloat16",
+        "seed": 3,
+        "kl_coef": 0.1,
+    }
+    policies = ["base=some-base", "sft=runs/x/sft", "dpo=runs/x/dpo", "ppo=runs/x/ppo"]
+    assert stage["evaluate"]["policies"] == policies
+
+
+def test_ppo_may_have_prompts_of_its_own(loop):
+    assert (
+        configs(loop, **{"ppo.dataset_name": "more.jsonl"})["ppo"]["dataset_name"] == "more.jsonl"
+    )
+    changed = configs(loop, **{"sample.dataset_name": "short.jsonl"})
+    assert changed["ppo"]["dataset_name"] == "short.jsonl"
+
+
+@pytest.mark.parametrize("left_out", ["dpo", "ppo"])
+def test_an_evaluation_compares_the_policies_that_are_tuned(loop, left_out):
+    lines = [line for line in LOOP.splitlines() if not line.startswith(f"{left_out}:")]
+    loop.write_text("\n".join(lines))
+    plan = load_plan(loop, Path("runs/x"), {})
+    (tuned,) = {"dpo", "ppo"} - {left_out}
+    evaluate = plan.stages[plan.index("evaluate")]
+    assert evaluate.requires == ("sft", "reward", tuned)
+    assert evaluate.config["policies"][1:] == ["sft=runs/x/sft", f"{tuned}=runs/x/{tuned}"]
+
+
+def test_without_a_policy_an_evaluation_asks_for_one(loop):
+    lines = [line for line in LOOP.splitlines() if line[:3] not in ("dpo", "ppo")]
+    loop.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match="evaluate reads what dpo or ppo writes; add a section"):
+        load_plan(loop, Path("runs/x"), {})
+
+
+def test_ppo_needs_the_gate(loop):
+    lines = [line for line in LOOP.splitlines() if not line.startswith("gate:")]
+    loop.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match="ppo reads what gate writes; add a section `gate:`"):
+        load_plan(loop, Path("runs/x"), {})
 
 
 def test_no_stage_of_a_pipeline_loses_a_row_unasked(loop):
     stages = configs(loop, **{"sample.max_loss": 0.1})
     told = {name: stage["max_loss"] for name, stage in stages.items() if "max_loss" in stage}
-    assert told == {"sft": 0, "sample": 0.1, "reward": 0, "dpo": 0, "evaluate": 0}
+    assert told == {"sft": 0, "sample": 0.1, "reward": 0, "dpo": 0, "ppo": 0, "evaluate": 0}
 
 
 def test_a_section_wins_over_shared_keys_and_the_command_line_over_both(loop):
@@ -84,6 +130,8 @@ def test_truth_judges_only_where_the_raters_are_simulated(loop):
         ("seed: 1", "names no stage"),
         ("dpo: {}", "dpo reads what sft writes"),
         ("gate: {}", "gate reads what reward writes"),
+        ("ppo: {}", "ppo reads what sft writes"),
+        ("evaluate: {}", "evaluate reads what sft writes"),
         ("sft: 3", "sft: expected the stage's keys below it"),
         ("sft: [", "loop.yaml:1"),
         ("- sft", "holds no `key: value` lines"),
@@ -134,6 +182,6 @@ def test_overrides_are_keys_with_one_value_several_or_none():
 
 def test_one_rendering_reaches_every_stage_that_renders(loop):
     stage = configs(loop, rendering="plain")
-    for name in ("sft", "sample", "reward", "dpo", "evaluate"):
+    for name in ("sft", "sample", "reward", "dpo", "ppo", "evaluate"):
         assert stage[name]["rendering"] == "plain"
     assert "rendering" not in stage["gate"]  # reward.json says it

@@ -23,8 +23,8 @@ LOSSES: dict[str, tuple[str, str]] = {
     ),
     "over_context": (
         r"model's context",
-        "choose a model with a longer context (for prompts: or lower --max_new_tokens), or leave "
-        "these rows out",
+        "choose a model with a longer context (for prompts: or lower --max_new_tokens or "
+        "--max_completion_length), or leave these rows out",
     ),
     "identical_pair": (
         r"^identical",

@@ -44,7 +44,7 @@ def read_prompts(
         Demo(prompt=prompt, completion="", place=place) for place, prompt in placed_prompts(dataset)
     ]
     losses = dataset.losses
-    kept = [row for row in rows if _fits(row, renderer, max_new_tokens, context, losses)]
+    kept = [row for row in rows if prompt_fits(row, renderer, max_new_tokens, context, losses)]
     refuse_no_rows(kept, dataset.name, losses, PROMPT_ADVICE)
     return PromptReading(
         dataset=dataset,
@@ -54,7 +54,7 @@ def read_prompts(
     )
 
 
-def _fits(
+def prompt_fits(
     row: Demo, renderer: Renderer, max_new_tokens: int, context: int | None, losses: DataLosses
 ) -> bool:
     """Whether a completion can follow a prompt; when none can, the row is dropped and counted."""

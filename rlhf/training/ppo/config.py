@@ -1,7 +1,7 @@
 """The settings of PPO, by TRL's own names where the meaning is TRL's."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from transformers import TrainingArguments
 
@@ -9,7 +9,7 @@ from rlhf.training.rewards.options import ScoreOptions
 
 
 @dataclass
-class PPOConfig(ScoreOptions, TrainingArguments):
+class PPOConfig(ScoreOptions, TrainingArguments):  # type: ignore[misc]
     """PPO beside what every transformers Trainer takes.
 
     A rollout is `per_device_train_batch_size * steps_per_generation` completions on each process.
@@ -135,6 +135,9 @@ class PPOConfig(ScoreOptions, TrainingArguments):
     )
 
     # Rewards and logs
+    logging_steps: float = field(
+        default=1, metadata={"help": "Optimizer steps between two rows of the log."}
+    )
     reward_weights: list[float] | None = field(
         default=None, metadata={"help": "Weight of each source of rewards; 1 each unless given."}
     )
@@ -144,6 +147,18 @@ class PPOConfig(ScoreOptions, TrainingArguments):
     num_completions_to_log: int = field(
         default=16, metadata={"help": "Of each rollout, at most; all of them go to Parquet."}
     )
-    chat_template_kwargs: dict[str, Any] | None = field(
-        default=None, metadata={"help": "Passed to the chat template."}
-    )
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of a rollout on each process."""
+        return self.steps_per_generation or self.gradient_accumulation_steps
+
+    @property
+    def rollout_size(self) -> int:
+        """Completions of a rollout on each process."""
+        return int(self.per_device_train_batch_size) * self.micro_batches
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Optimizer steps that a rollout gives when it is not left early."""
+        return self.num_iterations * self.micro_batches // int(self.gradient_accumulation_steps)
