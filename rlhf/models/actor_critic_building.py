@@ -127,14 +127,15 @@ def _refuse_impossible(
             )
 
 
-@torch.no_grad()
 def _require_known_head(base: Any) -> None:
     """ConfigError where a model makes more of its head's product than chunked_head knows of."""
     ids = torch.arange(1, 7, device=_device(base))[None]
     if ids.device.type == "meta":
         return
-    own = base(ids, use_cache=False).logits[0].float().log_softmax(-1).gather(1, ids.mT)[:, 0]
-    ours, _ = model_logps(base, backbone_of(base)(ids, use_cache=False)[0][0], ids[0])
+    with torch.no_grad():
+        scores = base(ids, use_cache=False).logits[0].float()  # [6, V]
+        own = scores.log_softmax(-1).gather(1, ids.mT)[:, 0]
+        ours, _ = model_logps(base, backbone_of(base)(ids, use_cache=False)[0][0], ids[0])
     if not torch.allclose(own, ours, atol=_HEAD_TOLERANCE):
         raise ConfigError(
             f"{base.name_or_path}: models of type {base.config.model_type} shape their scores in a "

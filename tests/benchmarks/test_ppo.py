@@ -97,14 +97,15 @@ def test_our_side_is_measured_by_phase_and_leaves_an_adapter(benchmark, quicksta
 
 @pytest.mark.skipif(
     PEER_FOLDER is None,
-    reason=f"TRL 1.12.0 comes from the package index; {PEER_VARIABLE} may name a folder with it",
+    reason=f"TRL 1.12.0 comes from the package index: {PEER_VARIABLE} names the folder for it",
 )
 def test_the_peer_is_measured_by_phase_and_leaves_an_adapter(benchmark, quickstart, tmp_path):
     from rlhf.models.reward_roundtrip import save_merged
 
     save_merged(quickstart / "reward", quickstart / "merged_reward")
     run = tiny_run(benchmark, quickstart, side="peer", adapter=str(tmp_path / "adapter"))
-    result = benchmark("ppo_runs").measure(run, tmp_path, "peer", Path(PEER_FOLDER))
+    runs = benchmark("ppo_runs")
+    result = runs.measure(run, tmp_path, "peer", runs.install_peer(Path(PEER_FOLDER)))
     require_measured(result, run)
     assert list(result["value_dtypes"]) == ["bfloat16"]
     require_moved(tmp_path / "adapter", quickstart / "sft")

@@ -13,8 +13,9 @@ from transformers import (
     GraniteForCausalLM,
 )
 
-from rlhf.models import chunked_head
-from rlhf.models.chunked_head import Head, chunked_logps, head_of, model_logps
+from rlhf.models import vocabulary_tiles
+from rlhf.models.chunked_head import chunked_logps, head_of, model_logps
+from rlhf.models.vocabulary_tiles import Head
 
 NUM, HIDDEN, VOCABULARY = 7, 5, 11
 OPTIONS = [
@@ -29,7 +30,7 @@ OPTIONS = [
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     """Tiles that do not divide the vocabulary."""
-    monkeypatch.setitem(chunked_head.TILE_SIZES, "cpu", 4)
+    monkeypatch.setitem(vocabulary_tiles.TILE_SIZES, "cpu", 4)
 
 
 def drawn(dtype=torch.float64, *, trained=False, seed=0):
@@ -155,7 +156,7 @@ def test_bfloat16_is_close_to_float32(trained):
 
 def test_scores_of_the_vocabulary_are_never_held(monkeypatch):
     """No tensor of N times V numbers is made, forward or backward."""
-    monkeypatch.setitem(chunked_head.TILE_SIZES, "cpu", 64)
+    monkeypatch.setitem(vocabulary_tiles.TILE_SIZES, "cpu", 64)
     torch.manual_seed(0)
     hidden = torch.randn(48, 8, requires_grad=True)
     weight, ids = torch.randn(1000, 8), torch.randint(1000, (48,))

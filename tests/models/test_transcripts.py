@@ -1,7 +1,8 @@
 """Prompt and completion in one row, and where each completion token is predicted."""
 
+import random
+
 import pytest
-import torch
 
 from rlhf.models.transcripts import Transcripts
 
@@ -40,20 +41,17 @@ def test_a_prompt_needs_a_token():
 
 
 def test_random_rows_come_back():
-    generator = torch.Generator().manual_seed(0)
+    generator = random.Random(0)
+
+    def rows() -> list[list[int]]:
+        return [generator.choices(range(9), k=generator.randint(1, 6)) for _ in range(4)]
+
     for _ in range(20):
-        prompts, completions = (
-            [
-                torch.randint(9, (int(torch.randint(1, 6, (), generator=generator)),)).tolist()
-                for _ in range(4)
-            ]
-            for _ in range(2)
-        )
+        prompts, completions = rows(), rows()
         found = Transcripts.pack(prompts, completions, 0)
-        for row in range(4):
-            start, length = int(found.starts[row]), int(found.lengths[row])
-            assert found.ids[row, :start].tolist() == prompts[row]
-            assert found.completion_ids[row, :length].tolist() == completions[row]
-            assert found.predicting[row, :length].tolist() == list(
-                range(start - 1, start - 1 + length)
-            )
+        for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+            start, length = len(prompt), len(completion)
+            assert found.ids[row, :start].tolist() == prompt
+            assert found.completion_ids[row, :length].tolist() == completion
+            expected = list(range(start - 1, start - 1 + length))
+            assert found.predicting[row, :length].tolist() == expected
