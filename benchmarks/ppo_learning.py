@@ -183,7 +183,7 @@ def evaluated(
         output_dir=str(options.work / "evaluation"),
         judges=["truth", f"reward={options.run / 'reward'}", "shorter"],
         max_new_tokens=MAX_NEW_TOKENS,
-        batch_size=48,
+        batch_size=96,  # all prompts at once: half the decoding steps
         dtype="bfloat16",
     )
     reading = held_out_prompts(config)

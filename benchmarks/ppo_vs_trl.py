@@ -68,7 +68,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default=MODEL, help="the base of both sides")
     parser.add_argument("--prompts", type=Path, default=PROMPTS, help="JSONL with prompts")
     parser.add_argument(
-        "--peer_autocast", action="store_true", help="TRL with bf16=True: as fast here, more memory"
+        "--peer_autocast",
+        action="store_true",
+        help="TRL with bf16=True: neither faster nor smaller here",
     )
     return parser.parse_args(argv)
 
@@ -95,20 +97,31 @@ def prepared(options: argparse.Namespace, folder: Path) -> dict[str, Run]:
 def measure_time(options: argparse.Namespace, runs: dict[str, Run], folder: Path) -> dict[str, Any]:
     """Seconds of each phase (median of the updates) and peak memory; their ratios by round."""
     remaining, rounds = Remaining(2 * options.rounds), []
+    dtypes: dict[str, Any] = {}
     for number in range(options.rounds):
         one = {}
         for side in SIDES if number % 2 == 0 else SIDES[::-1]:
             remaining.announce(f"time, {side}")
             result = measure(runs[side], folder, f"{side}-{number}", options.trl_dir)
             one[side] = summary(result, options.warmup)
+            dtypes[side] = dtypes_of(result)
         rounds.append(one)
     return {
         "rounds": rounds,
+        "dtypes": dtypes,
         "num_updates": options.steps,
         "ours": spread_of(rounds, "ours"),
         "peer": spread_of(rounds, "peer"),
         "ratio": ratios(rounds),
     }
+
+
+def dtypes_of(result: dict[str, Any]) -> dict[str, Any]:
+    """What a side trained in which dtype; it must be fp32 for LoRA and what AdamW keeps of it."""
+    found = {name: result[name] for name in ("policy_dtypes", "optimizer_dtypes", "value_dtypes")}
+    assert list(found["policy_dtypes"]) == ["float32"], found
+    assert found["optimizer_dtypes"]["policy"] == ["float32"], found
+    return found
 
 
 def summary(result: dict[str, Any], warmup: int) -> dict[str, float]:

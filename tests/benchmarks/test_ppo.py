@@ -187,7 +187,14 @@ def canned(step_s, peak_gb):
     update = {"rollout_s": step_s / 4, "scoring_s": step_s / 4, "training_s": step_s / 2}
     update |= {"step_s": step_s, "cpu_s": 2 * step_s}
     first = update | {"step_s": 999.0}  # the warm-up
-    return {"updates": [first, update, update], "num_tokens": [8, 8, 8], "peak_gb": peak_gb}
+    return {
+        "updates": [first, update, update],
+        "num_tokens": [8, 8, 8],
+        "peak_gb": peak_gb,
+        "policy_dtypes": {"float32": 10},
+        "optimizer_dtypes": {"policy": ["float32"], "value_model": ["bfloat16"]},
+        "value_dtypes": {"bfloat16": 20},
+    }
 
 
 @pytest.fixture
@@ -230,6 +237,13 @@ def test_time_is_compared_within_each_round(versus, capsys):
     printed = capsys.readouterr().out
     assert "time: 0.650, ABOVE the 0.62 aimed at" in printed
     assert "12 prompts of" in printed
+
+
+def test_a_side_that_trains_lora_in_bf16_is_not_compared(benchmark):
+    result = canned(1.0, 1.0)
+    assert benchmark("ppo_vs_trl").dtypes_of(result)["value_dtypes"] == {"bfloat16": 20}
+    with pytest.raises(AssertionError, match="bfloat16"):
+        benchmark("ppo_vs_trl").dtypes_of(result | {"policy_dtypes": {"bfloat16": 10}})
 
 
 def test_growth_keeps_one_of_the_two_as_it_was(versus):
