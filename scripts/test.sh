@@ -19,6 +19,14 @@ install_system_package() { # COMMAND-OR-GLOB PACKAGE
 install_system_package chromium chromium
 install_system_package '/usr/lib/postgresql/*/bin/postgres' postgresql
 
+# The last TRL with PPO, which benchmarks/ppo_vs_trl.py compares with; put beside, not imported.
+peer="$PWD/.venv/trl-1.12.0"
+if [ -d "$peer/trl" ] || pip install --quiet --no-deps --target "$peer" trl==1.12.0 >&2; then
+  export RLHF_TRL112_DIR=${RLHF_TRL112_DIR:-$peer}
+else
+  echo "trl 1.12.0 cannot be installed; its test is skipped by name" >&2
+fi
+
 export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 WANDB_MODE=offline GRADIO_ANALYTICS_ENABLED=False
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 ruff check .

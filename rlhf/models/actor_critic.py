@@ -1,6 +1,6 @@
 """Policy, critic, reference and reward model on one frozen base, behind one forward pass."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.models import actor_critic_saving as saving
-from rlhf.models.adapters import checkpoint_contexts, using_adapter
+from rlhf.models.adapters import checkpoint_contexts, is_of_adapter, using_adapter
 from rlhf.models.chunked_head import model_logps
 from rlhf.models.loading import backbone_of, reward_head
 from rlhf.models.reward_spec import DEFAULT_MEMBER
@@ -128,8 +128,8 @@ class ActorCritic(nn.Module):  # type: ignore[misc]
         """What is trained of the policy: its adapter, or all of it."""
         if not self.uses_lora:
             return list(self.policy.parameters())
-        own = _of_adapter(POLICY_ADAPTER)
-        return [weight for name, weight in self.policy.named_parameters() if own(name)]
+        named = self.policy.named_parameters()
+        return [weight for name, weight in named if is_of_adapter(name, POLICY_ADAPTER)]
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """The value head, and the critic's own adapter if it has one."""
@@ -138,12 +138,8 @@ class ActorCritic(nn.Module):  # type: ignore[misc]
 
     def critic_names(self) -> list[str]:
         """The names of the critic's parameters in this module."""
-        own = _of_adapter(CRITIC_ADAPTER)
-        return [
-            name
-            for name, _ in self.named_parameters()
-            if name.startswith("value_head.") or (self.critic == "adapter" and own(name))
-        ]
+        owners = {"value_head", CRITIC_ADAPTER} if self.critic == "adapter" else {"value_head"}
+        return [name for name, _ in self.named_parameters() if owners & set(name.split("."))]
 
     def keep_trainable(self) -> None:
         """Make policy and critic trainable, and nothing else that PEFT may have made so."""
@@ -234,11 +230,6 @@ class ActorCritic(nn.Module):  # type: ignore[misc]
                 states = backbone_of(self.frozen)(transcripts.ids, use_cache=False)[0]
                 values.append(reward_head(self.frozen)(states[rows, last].float()).float())
         return torch.stack(values)  # [K, B, H]
-
-
-def _of_adapter(adapter: str) -> Callable[[str], bool]:
-    """Whether a parameter of that name belongs to the adapter: PEFT has it within the name."""
-    return lambda name: f".{adapter}." in name
 
 
 def before_completions(model: Any, transcripts: Transcripts) -> Tensor:

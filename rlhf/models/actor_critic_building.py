@@ -18,7 +18,7 @@ from rlhf.models.actor_critic import (
     Critic,
     CriticInit,
 )
-from rlhf.models.adapters import base_of, is_adapter, load_another
+from rlhf.models.adapters import base_of, is_adapter, is_of_adapter, load_another
 from rlhf.models.chunked_head import model_logps
 from rlhf.models.cpu_attention import use_short_row_attention
 from rlhf.models.loading import backbone_of, reward_head
@@ -132,10 +132,13 @@ def _require_known_head(base: Any) -> None:
     ids = torch.arange(1, 7, device=_device(base))[None]
     if ids.device.type == "meta":
         return
+    was_training = base.training
+    base.eval()
     with torch.no_grad():
         scores = base(ids, use_cache=False).logits[0].float()  # [6, V]
         own = scores.log_softmax(-1).gather(1, ids.mT)[:, 0]
         ours, _ = model_logps(base, backbone_of(base)(ids, use_cache=False)[0][0], ids[0])
+    base.train(was_training)
     if not torch.allclose(own, ours, atol=_HEAD_TOLERANCE):
         raise ConfigError(
             f"{base.name_or_path}: models of type {base.config.model_type} shape their scores in a "
@@ -215,11 +218,13 @@ def _with_critic(carrier: Any, lora_config: Any, reward: str | None, *, copy: bo
     config.task_type = None
     carrier.add_adapter(CRITIC_ADAPTER, config)
     if copy:
+        assert reward is not None
         weights = dict(carrier.named_parameters())
         with torch.no_grad():
             for name, weight in weights.items():
-                if f".{CRITIC_ADAPTER}." in name:
-                    weight.copy_(weights[name.replace(f".{CRITIC_ADAPTER}.", f".{reward}.")])
+                if is_of_adapter(name, CRITIC_ADAPTER):
+                    parts = [reward if part == CRITIC_ADAPTER else part for part in name.split(".")]
+                    weight.copy_(weights[".".join(parts)])
     return carrier
 
 
@@ -237,18 +242,24 @@ def _value_head(base: Any, carrier: Any, spec: RewardSpec | None) -> nn.Linear:
 
 
 def _prepare(models: list[Any]) -> None:
-    """Take dropout out, and on a CPU choose the attention that is fast there.
-
-    With dropout the same policy would give a token another probability each time, and the ratio
-    of new and old say nothing.
-    """
+    """Take dropout out, and on a CPU choose the attention that is fast there."""
     for model in models:
         use_short_row_attention(model)
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            if isinstance(getattr(module, "attention_dropout", None), float):
-                module.attention_dropout = 0.0
+        without_dropout(model)
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Let dropout pass everything: the policy that learns must be the one that sampled.
+
+    With it the same policy would give a token another probability each time, and the ratio of
+    new and old say nothing. Models keep its rate in modules, or as a number of their layers' own.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def _hidden_size(model: Any) -> int:

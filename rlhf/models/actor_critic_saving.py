@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlhf.errors import DataError
-from rlhf.models.adapters import WEIGHTS_NAMES, is_adapter
+from rlhf.models.adapters import WEIGHTS_NAMES, is_adapter, is_of_adapter
 from rlhf.models.reward_spec import DEFAULT_MEMBER
 
 CRITIC_NAME = "critic.safetensors"
@@ -27,7 +27,9 @@ def save_policy(model: Any, folder: Path, *, is_main: bool = True) -> None:
     weights = _weights(model.policy, trained_only=model.uses_lora)
     if is_main:
         folder.mkdir(parents=True, exist_ok=True)
-        options = {"selected_adapters": [DEFAULT_MEMBER]} if model.uses_lora else {}
+        options: dict[str, Any] = {}
+        if model.uses_lora:  # embeddings under an adapter are the base's, and frozen
+            options = {"selected_adapters": [DEFAULT_MEMBER], "save_embedding_layers": False}
         model.policy.save_pretrained(str(folder), state_dict=weights, **options)
 
 
@@ -65,11 +67,17 @@ def load_critic(model: Any, folder: Path) -> None:
 def _load_whole(policy: Any, folder: Path) -> None:
     if not any((folder / name).is_file() for name in _WHOLE_NAMES):
         raise DataError(f"{folder}: no {_WHOLE_NAMES[0]}, so the policy is missing; {_AGAIN}")
+    if not (folder / "config.json").is_file():  # transformers would make a model of its own size
+        raise DataError(f"{folder}: no config.json, so the policy is missing; {_AGAIN}")
     try:
-        found = type(policy).from_pretrained(str(folder), dtype=policy.dtype)
+        found, loading = type(policy).from_pretrained(
+            str(folder), dtype=policy.dtype, output_loading_info=True
+        )
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(f"{folder}: damaged policy ({reason}); {_AGAIN}") from None
+    if missing := sorted(loading["missing_keys"]):  # transformers draws them anew
+        raise DataError(f"{folder}: {missing[0]} is missing; {_AGAIN}")
     names = {name: name for name, _ in policy.named_parameters()}
     stored = dict(found.named_parameters())
     _put(policy, stored, folder, names)
@@ -116,9 +124,12 @@ def _stored_names(policy: Any) -> dict[str, str]:
     """
     from peft import get_peft_model_state_dict
 
-    own = [name for name, _ in policy.named_parameters() if f".{DEFAULT_MEMBER}." in f".{name}."]
+    named = policy.named_parameters()
+    own = [name for name, _ in named if is_of_adapter(name, DEFAULT_MEMBER)]
     numbered = {name: torch.tensor(number) for number, name in enumerate(own)}
-    saved = get_peft_model_state_dict(policy, state_dict=numbered, adapter_name=DEFAULT_MEMBER)
+    saved = get_peft_model_state_dict(
+        policy, state_dict=numbered, adapter_name=DEFAULT_MEMBER, save_embedding_layers=False
+    )
     return {stored: own[int(number)] for stored, number in saved.items()}
 
 

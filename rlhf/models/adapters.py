@@ -120,6 +120,13 @@ def using_adapter(model: Any, name: str | None) -> Iterator[None]:
         _use(model, before)
 
 
+def is_of_adapter(parameter_name: str, adapter: str) -> bool:
+    """Whether PEFT made the parameter for `adapter`: its name is one part of the parameter's, the
+    last one of what has no module of its own (lora_embedding_A.default).
+    """
+    return adapter in parameter_name.split(".")
+
+
 def adapter_in_use(model: Any) -> str | None:
     """The adapter that a PeftModel computes with now; None while they are off."""
     layer = next(iter(_switches(model)))

@@ -60,9 +60,8 @@ def short_row_attention(
         and dropout == 0.0
         and value.shape[-1] == query.shape[-1]
         and getattr(module, "is_causal", False)
-        and not any(
-            options.get(name) is not None for name in ("sliding_window", "softcap", "s_aux")
-        )
+        and options.get("is_causal") is not False
+        and all(options.get(name) is None for name in _SPECIAL)
     )
     if not plain:
         return sdpa_attention_forward(  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rlhf.models.adapters import load_another, using_adapter
+from rlhf.models.adapters import is_of_adapter, load_another, using_adapter
 from rlhf.models.loading import reward_head
 from rlhf.models.reward_spec import DEFAULT_MEMBER, RewardSpec
 
@@ -63,7 +63,7 @@ def weights_of(model: Any, member: str) -> list[torch.nn.Parameter]:
     return [
         weight
         for name, weight in model.named_parameters()
-        if weight.requires_grad and f".{member}." in name
+        if weight.requires_grad and is_of_adapter(name, member)
     ]
 
 

@@ -239,70 +239,79 @@ def ppo_figures(run: Run) -> list[Figure]:
     return drawn
 
 
-def _curves(run: Run, log: Sequence[Row]) -> list[tuple[str, str, dict[str, str], dict[str, Any]]]:
-    """Each chart's title, what it says, the keys in it, and how it is drawn."""
+Curve = tuple[str, str, dict[str, str], dict[str, Any]]
+"""A chart's title, what it says, the keys in it with their names, and how it is drawn."""
+
+_CURVES: tuple[Curve, ...] = (
+    (
+        "Completion length",
+        "Tokens. A length that moves with the score asks for a look at the completions.",
+        {"completion_length": "rollouts", "eval_completion_length": "held out"},
+        {"zero": True},
+    ),
+    (
+        "Ended rate",
+        "Completions that ended by themselves.",
+        {"ended_rate": "rollouts", "eval_ended_rate": "held out"},
+        {"unit": "%", "whole": True},
+    ),
+    (
+        "Entropy",
+        "Nats a token. Near 0 nothing is explored.",
+        {"entropy": "entropy"},
+        {"zero": True},
+    ),
+    (
+        "Explained variance",
+        "Of the returns, by the critic: 1 is perfect, below 0 worse than none.",
+        {"explained_variance": "explained variance"},
+        {"level": (0.0, "")},
+    ),
+    (
+        "Clip fraction",
+        "Tokens whose update was cut: above 30% the updates are too large.",
+        {"clip_fraction": "policy", "value_clip_fraction": "value"},
+        {"unit": "%", "zero": True},
+    ),
+    (
+        "Repetition",
+        "Word trigrams that were said before.",
+        {"repetition": "repetition"},
+        {"unit": "%", "zero": True},
+    ),
+)
+"""Those that are drawn alike for every run."""
+
+
+def _curves(run: Run, log: Sequence[Row]) -> list[Curve]:
+    """The charts of a run: score and KL with what this one was held to, then the others."""
     budget = run.stages[STAGE].config.get("kl_budget")
     kl: dict[str, Any] = {"zero": True}
     if is_number(budget):
         kl["level"] = (budget, f"budget {budget:g}")
     best = " The dotted line is the best checkpoint." if run.metrics(STAGE).get("best_step") else ""
-    sources = {
-        key: key.partition("/")[2]
-        for key in dict.fromkeys(key for row in log for key in row if key.startswith("score/"))
-    }
-    curves = [
-        (
-            "Score",
-            f"What is optimised, with 95% intervals.{best}",
-            {"score": "rollouts", "eval_score": "held out"},
-            {},
-        ),
-        (
-            "KL to the reference",
-            "Nats a completion. It is the price of the score.",
-            {"kl": "rollouts", "eval_kl": "held out"},
-            kl,
-        ),
-        (
-            "Completion length",
-            "Tokens. A length that moves with the score asks for a look at the completions.",
-            {"completion_length": "rollouts", "eval_completion_length": "held out"},
-            {"zero": True},
-        ),
-        (
-            "Ended rate",
-            "Completions that ended by themselves.",
-            {"ended_rate": "rollouts", "eval_ended_rate": "held out"},
-            {"unit": "%", "whole": True},
-        ),
-        (
-            "Entropy",
-            "Nats a token. Near 0 nothing is explored.",
-            {"entropy": "entropy"},
-            {"zero": True},
-        ),
-        (
-            "Explained variance",
-            "Of the returns, by the critic: 1 is perfect, below 0 worse than none.",
-            {"explained_variance": "explained variance"},
-            {"level": (0.0, "")},
-        ),
-        (
-            "Clip fraction",
-            "Tokens whose update was cut: above 30% the updates are too large.",
-            {"clip_fraction": "policy", "value_clip_fraction": "value"},
-            {"unit": "%", "zero": True},
-        ),
-        (
-            "Repetition",
-            "Word trigrams that were said before.",
-            {"repetition": "repetition"},
-            {"unit": "%", "zero": True},
-        ),
-    ]
-    if len(sources) > 1:
-        curves.insert(1, ("Score by source", "Each as it was given, before weights.", sources, {}))
-    return curves
+    score: Curve = (
+        "Score",
+        f"What is optimised, with 95% intervals.{best}",
+        {"score": "rollouts", "eval_score": "held out"},
+        {},
+    )
+    divergence: Curve = (
+        "KL to the reference",
+        "Nats a completion. It is the price of the score.",
+        {"kl": "rollouts", "eval_kl": "held out"},
+        kl,
+    )
+    return [score, *_by_source(log), divergence, *_CURVES]
+
+
+def _by_source(log: Sequence[Row]) -> list[Curve]:
+    """The scores of each source, where there are several."""
+    keys = dict.fromkeys(key for row in log for key in row if key.startswith("score/"))
+    if len(keys) < 2:
+        return []
+    names = {key: key.partition("/")[2] for key in keys}
+    return [("Score by source", "Each as it was given, before weights.", names, {})]
 
 
 def _caption(title: str, points: Sequence[Mapping[str, Any]], *, share: bool) -> str:

@@ -253,8 +253,32 @@ def parse_settings(
         refuse_impossible_online(verb, stage, training, model)
     if not 0 <= stage.eval_fraction < 1:
         raise ConfigError(f"--eval_fraction {stage.eval_fraction}: must be at least 0 and below 1")
+    refuse_nothing_to_measure(stage, training)
+    refuse_impossible_numbers(training, model)
     require_max_loss(stage.max_loss)
     return Settings(verb, stage, training, model)
+
+
+def refuse_impossible_numbers(training: Any, model: Any) -> None:
+    """ConfigError for what torch, NumPy or PEFT would refuse when the output is claimed already."""
+    for name in ("seed", "data_seed"):
+        value = getattr(training, name)
+        if value is not None and not 0 <= value < 2**32:
+            raise ConfigError(f"--{name} {value}: must be from 0 to {2**32 - 1}")
+    if model.use_peft and model.lora_r < 1:
+        raise ConfigError(f"--lora_r {model.lora_r}: must be at least 1")
+    if not 0 <= model.lora_dropout <= 1:
+        raise ConfigError(f"--lora_dropout {model.lora_dropout}: must be from 0 to 1")
+
+
+def refuse_nothing_to_measure(stage: StageArguments, training: Any) -> None:
+    """ConfigError when the model is to be measured on the way, and nothing is held out."""
+    strategy = str(training.eval_strategy.value)
+    if strategy != "no" and not (stage.eval_fraction or stage.eval_dataset_name):
+        raise ConfigError(
+            f"--eval_strategy {strategy}: no prompt is held out; give --eval_fraction above 0 or "
+            "--eval_dataset_name"
+        )
 
 
 def refuse_impossible(stage: RewardArguments, training: Any, model: Any) -> None:

@@ -25,6 +25,7 @@ def load_base(settings: Settings) -> Any:
     options.pop("quantization_config")
     whole = load_policy(model.model_name_or_path, dtype="float32", **options).merge_and_unload()
     whole.name_or_path = model.model_name_or_path  # what PEFT notes as the new adapter's base
+    whole.requires_grad_(not model.use_peft)  # PEFT had frozen what it is merged into
     return whole if model.dtype in (None, "auto") else whole.to(torch_dtype(model.dtype))
 
 

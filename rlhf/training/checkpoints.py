@@ -5,18 +5,22 @@ killed in between leaves a folder that looks like the newest. So each checkpoint
 once all of it is on disk, and a folder without a true marker is never continued from.
 """
 
+import fcntl
 import json
+import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlhf.config import decides_result
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, DataError
 from rlhf.manifest import MANIFEST_NAME, make_folder, write_json
 from rlhf.training.saving import WEIGHT_PATTERNS
 
@@ -88,6 +92,30 @@ def refuse_foreign_weights(folder: Path) -> None:
         )
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold an existing folder for the block; ConfigError when another process holds it.
+
+    The system lets go when a process ends, however it ends. Where a file system knows no locks
+    nothing is held.
+    """
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(place)
+        raise ConfigError(
+            f"{folder}: another run is at work here; wait until it is done, or choose another "
+            "--output_dir"
+        ) from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(place)
+
+
 def claim_folder(folder: Path, description: Mapping[str, Any], *, restart: bool) -> None:
     """Make `folder` this run's: clear what must not be continued, note what the run is."""
     make_folder(folder)
@@ -124,6 +152,19 @@ def is_complete(checkpoint: Path) -> bool:
 def mark_complete(checkpoint: Path) -> None:
     """Write the marker: from here on the checkpoint may be continued from."""
     write_json(checkpoint / MARKER_NAME, {"files": _file_sizes(checkpoint)})
+
+
+def require_readable(checkpoint: Path) -> None:
+    """DataError naming a damaged file of those that transformers reads of a checkpoint: the marker
+    knows their sizes only. Cheap: no tensor is read.
+    """
+    again = f"remove {checkpoint} to go on from the one before, or begin anew with --restart"
+    state = checkpoint / "trainer_state.json"
+    if not _read_json(state):
+        raise DataError(f"{state}: missing or damaged; {again}")
+    for path in sorted(checkpoint.glob("*.pt*")):  # .pt and .pth
+        if not is_zipfile(path):
+            raise DataError(f"{path}: damaged; {again}")
 
 
 class CheckpointKeeper(TrainerCallback):  # type: ignore[misc]

@@ -76,6 +76,7 @@ def train_online(settings: Settings) -> None:
     renderer = load_renderer(settings)
     train_rows, eval_rows = read_columns(settings, renderer, inputs)
     refuse_few_prompts(settings, len(train_rows))
+    refuse_two_kinds(settings, [*train_rows, *eval_rows])
 
     # 2. Take the output folder: continue an interrupted run of the same settings and data.
     claim = claim_output(settings, inputs)
@@ -120,6 +121,17 @@ def refuse_few_prompts(settings: Settings, num_prompts: int) -> None:
             f"{settings.stage.dataset_name}: {num_prompts} prompts, and a rollout takes {needed}; "
             "give more, raise --num_generations, or lower --per_device_train_batch_size or "
             "--steps_per_generation"
+        )
+
+
+def refuse_two_kinds(settings: Settings, rows: Sequence[PromptRow]) -> None:
+    """DataError for texts and messages in one data set, which TRL cannot hold in one column."""
+    num_texts = sum(isinstance(row["prompt"], str) for row in rows)
+    if 0 < num_texts < len(rows):
+        raise DataError(
+            f"{settings.stage.dataset_name}: {num_texts} prompts are text and "
+            f"{len(rows) - num_texts} are messages, and {settings.verb} takes one kind; write the "
+            "texts as messages, or use rlhf ppo"
         )
 
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,23 +17,26 @@ from rlhf.data.sources import LoadedDataset, load_rows
 from rlhf.data.splits import is_held_out
 from rlhf.data.tokenization import Renderer
 from rlhf.errors import ConfigError, DataError
-from rlhf.manifest import Manifest, file_sha256, invalidate, recorded_stage
+from rlhf.manifest import Manifest, file_sha256, invalidate, make_folder, recorded_stage
 from rlhf.models.adapters import adapter_chain
 from rlhf.models.loading import backbone_of, load_tokenizer
 from rlhf.models.prefix_sharing import sharing_prefixes
 from rlhf.models.registry import model_identity, resolve_model
 from rlhf.models.trl_compat import train_from
 from rlhf.records import content_hash
-from rlhf.training.arguments import ONLINE, RewardArguments, Settings
+from rlhf.training.arguments import ONLINE, OnlineArguments, RewardArguments, Settings
 from rlhf.training.checkpoints import (
     CheckpointKeeper,
     Claim,
+    alone_in,
     claim_folder,
     inspect_folder,
+    require_readable,
     run_description,
 )
 from rlhf.training.examination import count_cut_by_context, examine_stage
 from rlhf.training.monitoring import FiniteGuard, LogWriter, log_rows, mean_loss
+from rlhf.training.rewards.checks import gate_folders
 from rlhf.training.saving import disk_errors
 
 
@@ -78,7 +81,7 @@ class Inputs:
 def load_inputs(settings: Settings) -> Inputs:
     """Read the data sets and identify the model; ConfigError or DataError when one is unusable."""
     began, stage = time.monotonic(), settings.stage
-    refuse_own_model(settings)
+    refuse_own_inputs(settings)
     model = model_identity(settings.model.model_name_or_path, settings.model.model_revision)
     labelling = labelling_of(settings)
     train = load_rows(
@@ -107,17 +110,27 @@ def labelling_of(settings: Settings) -> Labelling:
     return Labelling(method=stage.label_method, keep_ties=keep_ties)
 
 
-def refuse_own_model(settings: Settings) -> None:
-    """ConfigError when what the stage would write lies over the model that it starts from."""
-    name, folder = settings.model.model_name_or_path, Path(settings.training.output_dir)
+def refuse_own_inputs(settings: Settings) -> None:
+    """ConfigError when what the stage would write lies over a model or a gate that it reads."""
+    name, stage = settings.model.model_name_or_path, settings.stage
     base, adapters = adapter_chain(resolve_model(name))
-    for location in (Path(base), *adapters):
+    _refuse_over(settings, f"the model {name}", [Path(base), *adapters])
+    if isinstance(stage, OnlineArguments):
+        for reward in stage.reward_model_name_or_path:
+            _refuse_over(settings, f"the reward model {reward}", [Path(reward)])
+        gates = gate_folders(stage.reward_model_name_or_path, stage.gate_dir)
+        _refuse_over(settings, "the gate", gates)
+
+
+def _refuse_over(settings: Settings, what: str, locations: Sequence[Path]) -> None:
+    folder = Path(settings.training.output_dir)
+    for location in locations:
         if not location.is_dir():
             continue
-        model, output = location.resolve(), folder.resolve()
-        if model == output or model in output.parents or output in model.parents:
+        place, output = location.resolve(), folder.resolve()
+        if place == output or place in output.parents or output in place.parents:
             raise ConfigError(
-                f"--output_dir {folder}: it and the model {name} ({location}) lie in one another, "
+                f"--output_dir {folder}: it and {what} ({location}) lie in one another, "
                 "and the stage would replace what it starts from; choose another --output_dir"
             )
 
@@ -220,9 +233,11 @@ def claim_output(settings: Settings, inputs: Inputs) -> Claim:
         return claim
     wait_for_everyone(settings)
     if is_main(settings):
-        claim_folder(folder, description, restart=restart)
-        invalidate(folder)
-        write_findings(folder, inputs.findings)
+        make_folder(folder)
+        with alone_in(folder):
+            claim_folder(folder, description, restart=restart)
+            invalidate(folder)
+            write_findings(folder, inputs.findings)
         if claim.checkpoint:
             print(f"continuing from {claim.checkpoint}", file=sys.stderr)
     wait_for_everyone(settings)
@@ -235,6 +250,8 @@ def description_of(settings: Settings, inputs: Inputs) -> dict[str, Any]:
     description = run_description(described, inputs.as_dict())
     if described.get("early_stopping_patience"):  # what it may keep is what was evaluated and saved
         description |= {key: described[key] for key in ("eval_steps", "save_steps")}
+    if settings.verb == "ppo" and str(settings.training.eval_strategy.value) != "no":
+        description["eval_steps"] = described["eval_steps"]  # the best of those evaluated is kept
     if path := chat_template_path(settings):
         description["chat_template_file (content)"] = file_sha256(Path(path))
     return description
@@ -242,13 +259,16 @@ def description_of(settings: Settings, inputs: Inputs) -> dict[str, Any]:
 
 @contextmanager
 def manifest_of(settings: Settings, inputs: Inputs) -> Iterator[Manifest]:
-    """The stage's manifest, filled with its inputs; written by the main process alone."""
+    """The stage's manifest, filled with its inputs; written by the main process alone, which
+    holds the output folder until then.
+    """
     folder = Path(settings.training.output_dir)
     if not is_main(settings):
         yield Manifest(stage=settings.verb, config={})
         return
     config = settings.as_dict()
-    with recorded_stage(settings.verb, folder, config, began=inputs.began) as manifest:
+    began = inputs.began
+    with alone_in(folder), recorded_stage(settings.verb, folder, config, began=began) as manifest:
         manifest.inputs = inputs.as_dict()
         manifest.simulated = inputs.simulated
         manifest.provenance["data"] = inputs.train.provenance
@@ -265,6 +285,8 @@ def run_trainer(trainer: Any, claim: Claim, settings: Settings) -> dict[str, Any
     TRL's other metrics of training steps are rates over the few rows of a step; they stay in
     the log, where they are curves.
     """
+    if claim.checkpoint:
+        require_readable(claim.checkpoint)
     with disk_errors(Path(settings.training.output_dir)), shared_prefixes(trainer, settings):
         train_from(trainer, claim.checkpoint)
     rows = log_rows(trainer.state)

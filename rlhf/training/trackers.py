@@ -8,7 +8,13 @@ from pathlib import Path
 from rlhf.config import nearest_hint
 from rlhf.errors import ConfigError
 
-_PACKAGES = {"wandb": "wandb", "trackio": "trackio"}
+_PACKAGES = {
+    "azure_ml": ("azureml",),
+    "flyte": ("flytekit",),
+    "kubeflow": (),
+    "tensorboard": ("tensorboard", "tensorboardX"),
+}
+"""One of these is what a tracker needs, where that is not a package of its own name."""
 
 
 def require_trackers(report_to: Sequence[str]) -> None:
@@ -19,10 +25,11 @@ def require_trackers(report_to: Sequence[str]) -> None:
         if name not in INTEGRATION_TO_CALLBACK:
             hint = nearest_hint(name, INTEGRATION_TO_CALLBACK)
             raise ConfigError(f"--report_to {name}: no tracker of that name{hint}; or use none")
-        if name in _PACKAGES and find_spec(_PACKAGES[name]) is None:
+        packages = _PACKAGES.get(name, (name,))
+        if packages and not any(find_spec(each) for each in packages):
             raise ConfigError(
-                f"--report_to {name}: the package is not installed; pip install {name}, or use "
-                "--report_to none"
+                f"--report_to {name}: the package is not installed; pip install {packages[0]}, or "
+                "use --report_to none"
             )
 
 

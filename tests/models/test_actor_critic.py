@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GPT2Config, OPTConfig
 
 from rlhf.errors import ConfigError, DataError
 from rlhf.models.actor_critic import ActorCritic
@@ -82,6 +83,28 @@ def test_what_is_trained_gets_gradients_and_nothing_else(critic, tiny_model, rew
     assert len(trained) == (30 if critic == "head" else 38)
     for name, weight in model.named_parameters():
         assert (weight.grad is not None) == (id(weight) in trained), name
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+@pytest.mark.parametrize("critic", ["head", "adapter"])
+def test_an_adapter_on_the_embeddings_is_trained_and_kept(critic, tiny_model, tmp_path):
+    config = lora(target_modules=["embed_tokens", "q_proj"])
+    model = built(tiny_model, lora_config=config, critic=critic)
+    trained = model.policy_parameters() + model.critic_parameters()
+    assert len(trained) == (6 + 2 if critic == "head" else 6 + 6 + 2)
+    assert all(weight.requires_grad for weight in trained)
+    model.save_policy(tmp_path / "saved")
+    model.save_critic(tmp_path / "saved")
+    stored = load_file(tmp_path / "saved" / "adapter_model.safetensors")
+    assert len(stored) == 6
+    assert all("lora_" in name for name in stored)
+    other = built(tiny_model, lora_config=config, critic=critic)
+    with torch.no_grad():
+        for weight in other.policy_parameters() + other.critic_parameters():
+            weight.normal_()
+    other.load_policy(tmp_path / "saved")
+    other.load_critic(tmp_path / "saved")
+    assert torch.equal(model(transcripts()).logps, other(transcripts()).logps)
 
 
 @pytest.mark.parametrize("critic", ["head", "adapter"])
@@ -208,6 +231,20 @@ def test_full_fine_tuning_with_a_separate_reference(tiny_model, reward, tmp_path
         other.load_policy(tmp_path / "saved")
 
 
+def test_a_whole_policy_is_never_filled_up_with_what_nobody_trained(tiny_model, tmp_path):
+    model = built(tiny_model, lora_config=None)
+    folder = tmp_path / "saved"
+    model.save_policy(folder)
+    stored = load_file(folder / "model.safetensors")
+    dropped = {key: each for key, each in stored.items() if key != "model.norm.weight"}
+    save_file(dropped, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"model.norm.weight is missing"):
+        model.load_policy(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(DataError, match=r"no config.json, so the policy is missing"):
+        model.load_policy(folder)
+
+
 def load_policy_with(folder: Path, base: Path):
     """The saved model with the base's tokenizer, which the trainer saves beside it."""
     from rlhf.models.loading import load_tokenizer
@@ -254,6 +291,22 @@ def test_a_4_bit_base(tmp_path):
     assert all(weight.grad.isfinite().all() for weight in model.policy_parameters())
     assert model(transcripts(), "reward").isfinite().all()
     assert model(transcripts(), "reference").logps.isfinite().all()
+
+
+def test_no_kind_of_dropout_is_left():
+    """OPT keeps rates as numbers of its layers, GPT-2 in modules; both are in train mode here."""
+    sizes = {"vocab_size": 300, "num_hidden_layers": 1, "num_attention_heads": 2}
+    for config in (
+        GPT2Config(n_embd=16, **sizes),
+        OPTConfig(hidden_size=16, ffn_dim=32, word_embed_proj_dim=16, layerdrop=0.5, **sizes),
+    ):
+        model = AutoModelForCausalLM.from_config(config).train()
+        gpt2 = {"target_modules": ["c_attn"], "fan_in_fan_out": True}
+        modules = gpt2 if config.model_type == "gpt2" else {"target_modules": ["q_proj"]}
+        whole = ActorCritic.build(model, lora_config=lora(lora_dropout=0.5, **modules))
+        first, second = (whole.train()(transcripts()).logps for _ in range(2))
+        assert torch.equal(first, second)
+        assert torch.equal(first, whole.eval()(transcripts()).logps)
 
 
 def test_scores_that_are_shaped_in_unknown_ways_are_refused(tiny_model, monkeypatch):

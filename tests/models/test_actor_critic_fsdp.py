@@ -13,6 +13,7 @@ from rlhf.models.actor_critic import ActorCritic
 from rlhf.models.loading import backbone_of, load_policy
 from tests.models.reward_models import save_reward
 from tests.models.test_actor_critic import built, transcripts
+from tests.processes import run_ranks
 
 CASES = {
     "head": {},
@@ -55,15 +56,15 @@ def sharded(model: ActorCritic) -> ActorCritic:
     return fully_shard(model, mesh=mesh)
 
 
-def one_rank(rank: int, base: Path, reward: Path, folder: Path) -> None:
+def one_rank(base: Path, reward: Path, folder: Path) -> None:
     torch.set_num_threads(1)
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo"}
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    dist.init_process_group("gloo")
+    is_main = dist.get_rank() == 0
     try:
         for case in CASES:
-            found = one_case(sharded(made(case, base, reward)), folder / case, rank == 0)
-            if rank == 0:
+            found = one_case(sharded(made(case, base, reward)), folder / case, is_main)
+            if is_main:
                 torch.save(found, folder / f"{case}.pt")
     finally:
         dist.destroy_process_group()
@@ -88,7 +89,8 @@ def one_case(model: ActorCritic, folder: Path, is_main: bool):
 @pytest.mark.long
 def test_two_processes_equal_one(tiny_model, tmp_path):
     reward = save_reward(tiny_model, tmp_path / "reward", num_members=2)
-    torch.multiprocessing.spawn(one_rank, (tiny_model, reward, tmp_path), nprocs=2)
+    ended = run_ranks(2, tmp_path / "said", one_rank, tiny_model, reward, tmp_path)
+    assert [one.exit_code for one in ended] == [0, 0], [one.stderr for one in ended]
     for case in CASES:
         said, gradients, again = torch.load(tmp_path / f"{case}.pt")
         expected, wanted = said_and_learnt(made(case, tiny_model, reward))

@@ -45,7 +45,7 @@ def test_no_token_sees_a_later_one():
     assert not torch.equal(before[:, 4:], after[:, 4:])
 
 
-@pytest.mark.parametrize("change", ["mask", "float32", "long", "window", "cache"])
+@pytest.mark.parametrize("change", ["mask", "float32", "long", "window", "cache", "both ways"])
 def test_whatever_else_there_is_goes_to_torchs_kernel(change, monkeypatch):
     called = []
     monkeypatch.setattr(
@@ -54,7 +54,7 @@ def test_whatever_else_there_is_goes_to_torchs_kernel(change, monkeypatch):
     dtype = torch.float32 if change == "float32" else torch.bfloat16
     query, key, value = (each.detach() for each in drawn(dtype=dtype))
     mask = torch.ones(2, 1, 7, 7, dtype=torch.bool).tril() if change == "mask" else None
-    options = {"sliding_window": 4} if change == "window" else {}
+    options = {"window": {"sliding_window": 4}, "both ways": {"is_causal": False}}.get(change, {})
     monkeypatch.setattr(cpu_attention, "MAX_TOKENS", 6 if change == "long" else 7)
     if change == "cache":
         query = query[:, :, -1:]

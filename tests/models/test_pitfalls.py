@@ -7,6 +7,8 @@ wrong, it is shown beside ours.
 import pytest
 import torch
 from peft import get_peft_model
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from rlhf.models.actor_critic import ActorCritic
 from rlhf.models.adapters import adapter_in_use, using_adapter
@@ -203,6 +205,45 @@ def test_an_adapter_of_the_reward_stage_scores_here_as_there(tiny_model, tmp_pat
     rows = [[*prompt, *completion] for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True)]
     raw = model(transcripts(), "reward")
     torch.testing.assert_close(raw, alone.all_scores_ids(rows).raw, atol=1e-5, rtol=0)
+
+
+# 3. DDP waits for every trained weight in each backward pass, unless it looks for unused ones.
+
+
+@pytest.fixture
+def one_rank():
+    """A process group of this process alone: DDP then counts weights all the same."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("critic", ["head", "adapter"])
+def test_one_backward_has_every_weight_that_ddp_waits_for(critic, one_rank, tiny_model, tmp_path):
+    """Two steps, checkpointed, with the passes that train nothing in between; the gradients are
+    those without DDP. A backward pass of each loss alone is refused, so this can fail.
+    """
+    options = {"critic": critic, "reward_dir": save_reward(tiny_model, tmp_path / "reward")}
+    found = {}
+    for name in ("alone", "ddp"):
+        model = built(tiny_model, **options).train()
+        model.activation_checkpointing_enable()
+        wrapped = DistributedDataParallel(model) if name == "ddp" else model  # looks for none
+        for _ in range(2):
+            with torch.no_grad():
+                wrapped(transcripts(), "reference")
+                wrapped(transcripts(), "reward")
+            model.zero_grad()
+            out = wrapped(transcripts())
+            (out.logps.sum() + out.values.sub(1).square().sum()).backward()
+        found[name] = gradients_of(model)
+    assert len(found["ddp"]) == len(model.policy_parameters() + model.critic_parameters())
+    assert largest_gap(found["ddp"], found["alone"]) < 1e-6
+
+    out = wrapped(transcripts())
+    out.logps.sum().backward()
+    with pytest.raises(RuntimeError, match="parameters that were not used"):
+        wrapped(transcripts())
 
 
 # 4. The optimizer is built from what is trainable at that moment.

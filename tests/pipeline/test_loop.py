@@ -1,14 +1,16 @@
 """The whole loop with real stage processes on a tiny model: refused, unbroken, and killed."""
 
 import json
+import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from tests.processes import Started, run_rlhf
 
 PIPELINE = "configs/pipeline/quickstart.yaml"
 SHORT = [
@@ -24,27 +26,32 @@ SHORT = [
 REFUSED = 5
 OVERRIDE = "--gate.override_reason=a tiny model, to see PPO run"
 RUNS = ("whole", "broken")
-NUM_PROMPTS = 30
+PROMPTS = {"prompts": ("train_prompts", 30), "heldout": ("heldout_prompts", 12)}
 CONTRACT_POLICY = {"win_rate_vs_sft", "judges", "kl_to_sft", "mean_tokens", "ended_rate"}
 CONTRACT_REWARD = {"accuracy", "accuracy_ci", "n", "ece", "noise_ceiling"}
 
 
-def run_loop(folder: str, *options: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "rlhf", "run", PIPELINE, "--output_dir", folder]
-    return subprocess.Popen([*command, *SHORT, *options], stderr=subprocess.DEVNULL)
+def words(folder: str, *options: str) -> list[str]:
+    return ["run", PIPELINE, "--output_dir", folder, *SHORT, *options]
+
+
+def start_loop(folder: str, *options: str) -> Started:
+    """A run whose processes, the stages' too, are forked: that spares each its imports."""
+    said = Path("said", f"{folder}.log")
+    return Started(said, run_rlhf, (words(folder, *options),), dict(os.environ))
 
 
 def metrics(folder: str, stage: str) -> dict:
     return json.loads(Path(folder, stage, "manifest.json").read_text())["metrics"]
 
 
-def wait_for_checkpoint(stage: Path, process: subprocess.Popen, timeout_s: float = 120) -> None:
+def wait_for_checkpoint(stage: Path, started: Started, timeout_s: float = 120) -> None:
     """Any whole checkpoint will do: each is soon removed for newer ones, and on a busy machine
     one that was named here came and went between two looks.
     """
     deadline = time.monotonic() + timeout_s
     while not any(stage.glob("checkpoint-*/complete.json")):
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert started.is_running, f"ended before it could be killed: {started.wait().stderr}"
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -52,25 +59,27 @@ def wait_for_checkpoint(stage: Path, process: subprocess.Popen, timeout_s: float
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_loop_refused_then_let_through_and_killed_ends_as_an_unbroken_one(tiny_checkout):
-    for target, source in (("prompts", "train_prompts"), ("heldout", "heldout_prompts")):
-        rows = Path(f"configs/quickstart/{source}.jsonl").read_text().splitlines()[:NUM_PROMPTS]
+    for target, (source, number) in PROMPTS.items():
+        rows = Path(f"configs/quickstart/{source}.jsonl").read_text().splitlines()[:number]
         Path(f"{target}.jsonl").write_text("\n".join(rows) + "\n")
-    assert run_loop("whole").wait() == REFUSED
+    refused = start_loop("whole").wait()
+    assert refused.exit_code == REFUSED, refused.stderr
     check_what_a_refusal_leaves("whole")
-    assert run_loop("whole", OVERRIDE).wait() == 0
+    allowed = start_loop("whole", OVERRIDE).wait()
+    assert allowed.exit_code == 0, allowed.stderr
     check_contract("whole")
 
     shutil.copytree("whole", "broken")
     for stage in ("dpo", "ppo", "evaluate"):
         shutil.rmtree(f"broken/{stage}")
     for stage in ("dpo", "ppo"):
-        killed = run_loop("broken", OVERRIDE)
+        killed = start_loop("broken", OVERRIDE)
         wait_for_checkpoint(Path("broken", stage), killed)
-        killed.send_signal(signal.SIGKILL)
-        killed.wait()
+        killed.kill()
         assert not Path(f"broken/{stage}/manifest.json").exists()
 
-    assert run_loop("broken", OVERRIDE).wait() == 0
+    command = [sys.executable, "-m", "rlhf", *words("broken", OVERRIDE)]  # as a person starts it
+    assert subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
     for stage in ("dpo", "ppo", "evaluate"):
         assert settled(metrics("broken", stage)) == settled(metrics("whole", stage))
     for stage in ("dpo", "ppo"):

@@ -12,7 +12,7 @@ from rlhf.manifest import Manifest
 from rlhf.report.figures import figures
 from rlhf.report.findings import findings, warnings
 from rlhf.report.length import lengths_of
-from rlhf.report.page import chain, render, vega_bundle, write_report
+from rlhf.report.page import chain, render, vega_bundle
 from rlhf.report.ppo import phase_rows, ppo_section
 from rlhf.report.ppo_charts import points_of
 from rlhf.report.reading import Run, read_run
@@ -28,6 +28,13 @@ NUM_PPO_CHARTS = 9
 
 def run_of(folder: Path, **changes: Any) -> Run:
     return read_run(make_ppo_run(folder / "run", **changes))
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The page of a run for each of two verdicts of its gate: one takes seconds to draw."""
+    folder = tmp_path_factory.mktemp("pages")
+    return {gate: render(run_of(folder / gate, gate=gate)) for gate in ("passed", "overridden")}
 
 
 def texts_of(run: Run) -> list[str]:
@@ -154,17 +161,17 @@ def test_its_own_warnings_stand_in_the_page_with_their_place(tmp_path: Path) -> 
     assert "PPO gave 4 more warnings: see its section." in warnings(run)
 
 
-def test_an_override_is_said_loudly_with_its_reason(tmp_path: Path) -> None:
+def test_an_override_is_said_loudly_with_its_reason(tmp_path: Path, pages: dict[str, str]) -> None:
     run = run_of(tmp_path, gate="overridden")
     assert any("whose gate FAILED and was overridden" in text for text in loud(run))
     assert any(OVERRIDE in text for text in loud(run))
-    page = render(run)
-    assert "Tuned against a reward model that FAILED its gate." in page
+    assert "Tuned against a reward model that FAILED its gate." in pages["overridden"]
     assert "PPO rests on reward: its gate FAILED and a person overrode it." in warnings(run)
-    passed = render(run_of(tmp_path / "other"))
-    assert "its gate passed" in passed
-    assert "Tuned against a reward model" not in passed
-    assert "ab" * 32 in passed.partition('<section id="ppo">')[2]  # the reward model's hash
+    assert "its gate passed" in pages["passed"]
+    assert "Tuned against a reward model" not in pages["passed"]
+    assert (
+        "ab" * 32 in pages["passed"].partition('<section id="ppo">')[2]
+    )  # the reward model's hash
 
 
 def test_seconds_and_tokens_by_phase_over_the_whole_run() -> None:
@@ -209,7 +216,7 @@ def test_the_curves_and_their_words(tmp_path: Path) -> None:
     assert [item["title"] for item in figures(run)["ppo"]] == ["KL to the reference"]
 
 
-def test_first_completions_against_last(tmp_path: Path) -> None:
+def test_first_completions_against_last(tmp_path: Path, pages: dict[str, str]) -> None:
     run = run_of(tmp_path)
     samples = sample_rows(run.rollouts)
     # Three prompts and the hostile one stand in both rollouts.
@@ -217,10 +224,9 @@ def test_first_completions_against_last(tmp_path: Path) -> None:
     assert all(
         sample["sides"][0]["prompt"] == sample["sides"][1]["prompt"] for sample in samples[:4]
     )
-    page = render(run)
-    assert "Rollout 1: 16 completions, " in page
-    assert f"Rollout {NUM_ROLLOUTS}: 16 completions, " in page
-    assert "Loaf 0: how?" in page
+    assert "Rollout 1: 16 completions, " in pages["passed"]
+    assert f"Rollout {NUM_ROLLOUTS}: 16 completions, " in pages["passed"]
+    assert "Loaf 0: how?" in pages["passed"]
 
 
 def test_one_rollout_or_a_damaged_part(tmp_path: Path) -> None:
@@ -332,12 +338,14 @@ def test_a_stage_with_nothing_of_all_this_still_renders(tmp_path: Path) -> None:
     assert 'id="ppo"' in render(run)
 
 
-def test_simulated_numbers_are_marked_and_human_ones_are_not(tmp_path: Path) -> None:
+def test_simulated_numbers_are_marked_and_human_ones_are_not(
+    tmp_path: Path, pages: dict[str, str]
+) -> None:
     def section(page: str) -> str:
         return page.partition('<section id="ppo">')[2].partition("</section>")[0]
 
-    assert section(render(run_of(tmp_path / "a"))).count('class="sim"') > NUM_PPO_CHARTS
-    assert 'class="sim"' not in section(render(run_of(tmp_path / "b", simulated=False)))
+    assert section(pages["passed"]).count('class="sim"') > NUM_PPO_CHARTS
+    assert 'class="sim"' not in section(render(run_of(tmp_path, simulated=False)))
 
 
 def test_hostile_texts_stay_inert(tmp_path: Path) -> None:
@@ -359,9 +367,10 @@ def test_hostile_texts_stay_inert(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ppo")
-    return write_report(run_of(folder, gate="overridden"), folder / "report.html")
+def report(tmp_path_factory: pytest.TempPathFactory, pages: dict[str, str]) -> Path:
+    path = tmp_path_factory.mktemp("ppo") / "report.html"
+    path.write_text(pages["overridden"], encoding="utf-8")
+    return path
 
 
 @pytest.mark.browser

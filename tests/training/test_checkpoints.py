@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, DataError
 from rlhf.training.checkpoints import (
+    alone_in,
     claim_folder,
     inspect_folder,
     is_complete,
     last_complete,
     mark_complete,
+    require_readable,
     run_description,
 )
 from tests.training.conftest import read_json
@@ -197,3 +200,28 @@ def test_the_time_of_a_stage_includes_its_reading(run_stage, demos, monkeypatch)
     slowed = read_json(run_stage("sft", demos, "--use_peft", out="slow") / "manifest.json")
     assert slowed["seconds"] >= 1.5
     assert slowed["seconds"] > fast["seconds"] + 0.5
+
+
+def test_a_damaged_file_of_the_right_size_is_named_before_transformers_reads_it(tmp_path: Path):
+    checkpoint = make_checkpoint(tmp_path, 5)
+    state, optimizer = checkpoint / "trainer_state.json", checkpoint / "optimizer.pt"
+    state.write_text('{"global_step": 5}')
+    torch.save({"step": 5}, optimizer)
+    require_readable(checkpoint)
+    optimizer.write_bytes(bytes(optimizer.stat().st_size))
+    with pytest.raises(DataError, match=r"optimizer.pt: damaged; remove .*checkpoint-5 to go on"):
+        require_readable(checkpoint)
+    state.write_text('{"global_')
+    with pytest.raises(DataError, match=r"trainer_state.json: missing or damaged"):
+        require_readable(checkpoint)
+
+
+def test_two_runs_are_never_at_work_in_one_folder(tmp_path: Path, run_stage, demos, capsys):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with alone_in(folder):
+        run_stage("sft", demos, expect=2)
+        assert f"{folder}: another run is at work here; wait" in capsys.readouterr().err
+        assert not list(folder.iterdir())
+    with alone_in(folder):  # it was let go
+        pass

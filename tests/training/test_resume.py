@@ -3,14 +3,14 @@
 import importlib
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from transformers import TrainerCallback
 
+from rlhf.cli import main
 from rlhf.training.stage import callbacks
+from tests.processes import run_alone
 from tests.training.conftest import metrics_of, read_json
 
 OPTIONS = [
@@ -19,39 +19,30 @@ OPTIONS = [
     *("--gradient_accumulation_steps", "2", "--lora_dropout", "0.2"),
 ]
 
-# Runs a stage and kills its own process, as kill -9 does, at the end of step 8: the last whole
-# checkpoint is that of step 6, and 8 lies in the second pass over the data.
-KILLED = """
-import os, signal, sys
-import rlhf.training.stage as stage
-from transformers import TrainerCallback
 
 class Killer(TrainerCallback):
+    """Kills its own process, as kill -9 does. The last whole checkpoint before step 8 is that of 6,
+    and 8 lies in the second pass over the data.
+    """
+
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 8:
             os.kill(os.getpid(), signal.SIGKILL)
 
-import importlib
-verb = sys.argv[1]
-recipe = importlib.import_module(f"rlhf.training.{verb}")
-recipe.callbacks = lambda settings: [*stage.callbacks(settings), Killer()]
-from rlhf.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
+
+def run_until_killed(words):
+    recipe = importlib.import_module(f"rlhf.training.{words[0]}")
+    recipe.callbacks = lambda settings: [*callbacks(settings), Killer()]
+    return main(words)
 
 
 def test_killed_and_continued_equals_unbroken(run_stage, pairs, tiny_model, tmp_path):
     verb = "dpo"
     broken = tmp_path / "broken"
     words = [verb, "--model_name_or_path", str(tiny_model), "--dataset_name", str(pairs)]
-    process = subprocess.run(
-        [sys.executable, "-c", KILLED, *words, "--output_dir", str(broken), *OPTIONS],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    words += ["--output_dir", str(broken), *OPTIONS]
+    ended = run_alone(tmp_path / "said", run_until_killed, words)
+    assert ended.exit_code == -signal.SIGKILL, ended.stderr
     assert not (broken / "manifest.json").exists()
     assert (broken / "checkpoint-6" / "complete.json").exists()
     half = broken / "checkpoint-9"  # and the kill came while the next one was being written

@@ -4,24 +4,22 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from transformers import TrainerCallback
 
+from rlhf.cli import main
 from rlhf.data.tokenization import Renderer
 from rlhf.models.loading import load_tokenizer
 from rlhf.models.trl_compat import KeptRollouts, OrderByEpoch
 from rlhf.training import online_trl
 from rlhf.training.checkpoints import mark_complete
 from rlhf.training.stage import callbacks
+from tests.processes import run_alone, run_ranks
 from tests.training.conftest import metrics_of, read_json, write_rows
 from tests.training.gated_reward import gated_reward
 
-ROOT = Path(__file__).parents[2]
 ADAPTER = "adapter_model.safetensors"
 VERBS = ("rloo", "grpo")
 QUICK = [
@@ -122,22 +120,21 @@ LONG = [
     *("--save_steps", "5", "--logging_steps", "2", "--lora_dropout", "0.2"),
     *("--reward_normalization", "running"),
 ]
-# The last checkpoint before step 13 is that of 10: in epoch 1, in the middle of a rollout.
-KILLED = """
-import os, signal, sys
-import rlhf.training.online_trl as recipe
-import rlhf.training.stage as stage
-from transformers import TrainerCallback
+
 
 class Killer(TrainerCallback):
+    """Kills its own process, as kill -9 does. The last checkpoint before step 13 is that of 10: in
+    epoch 1, in the middle of a rollout.
+    """
+
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 13:
             os.kill(os.getpid(), signal.SIGKILL)
 
-recipe.callbacks = lambda settings: [*stage.callbacks(settings), Killer()]
-from rlhf.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
+
+def run_until_killed(words):
+    online_trl.callbacks = lambda settings: [*callbacks(settings), Killer()]
+    return main(words)
 
 
 class Stopper(TrainerCallback):
@@ -155,14 +152,9 @@ def test_killed_and_continued_equals_unbroken(run_stage, prompts, functions, tin
     options = [*QUICK, *LONG, "--beta", "0.1", "--reward_funcs", f"{functions}:vowels"]
     broken = tmp_path / "broken"
     words = ["grpo", "--model_name_or_path", str(tiny_model), "--dataset_name", str(prompts)]
-    process = subprocess.run(
-        [sys.executable, "-c", KILLED, *words, "--output_dir", str(broken), *options],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    words += ["--output_dir", str(broken), *options]
+    ended = run_alone(tmp_path / "said", run_until_killed, words)
+    assert ended.exit_code == -signal.SIGKILL, ended.stderr
     assert (broken / "checkpoint-10" / "complete.json").exists()
     assert not (broken / "manifest.json").exists()
     run_stage("grpo", prompts, *options, out="broken")
@@ -190,18 +182,11 @@ def test_two_processes_continued_equal_two_that_were_not(prompts, functions, tin
     words = ["rloo", "--model_name_or_path", str(tiny_model), "--dataset_name", str(prompts)]
     options = [*QUICK, *LONG, "--per_device_train_batch_size", "2"]
     options += ["--reward_funcs", f"{functions}:vowels"]
-    options += ["--accelerate_config", str(ROOT / "configs" / "accelerate" / "cpu_2.yaml")]
 
     def run(folder):
-        process = subprocess.run(
-            [sys.executable, "-m", "rlhf", *words, "--output_dir", str(folder), *options],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert process.returncode == 0, process.stderr
+        given = [*words, "--output_dir", str(folder), *options]
+        ended = run_ranks(2, tmp_path / "said", main, given)
+        assert [one.exit_code for one in ended] == [0, 0], [one.stderr for one in ended]
 
     run(unbroken)
     shutil.copytree(unbroken, broken)
@@ -402,3 +387,10 @@ def test_prompts_become_the_ids_of_a_rollout(tiny_model):
     texts = ["\n\nHuman: Bread?\n\nAssistant: ", "as it stands"]
     assert [tokenizer.decode(each) for each in ids] == texts
     assert (images, fields) == (None, {})
+
+
+def test_texts_and_messages_in_one_data_set_are_refused(run_stage, functions, tmp_path, capsys):
+    rows = [{"prompt": "Why?"}, *({"prompt": [{"role": "user", "content": "How?"}]},) * 9]
+    mixed = write_rows(tmp_path / "mixed.jsonl", rows)
+    run_stage("grpo", mixed, *QUICK, "--reward_funcs", f"{functions}:tokens", expect=3)
+    assert "1 prompts are text and 9 are messages" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from rlhf.errors import ConfigError
 from rlhf.training import trackers
 
 
-@pytest.mark.parametrize("name", ["wandb", "trackio"])
+@pytest.mark.parametrize("name", ["wandb", "trackio", "tensorboard", "mlflow"])
 def test_a_tracker_that_is_not_installed_is_one_line(name, monkeypatch, capsys):
     monkeypatch.setattr(trackers, "find_spec", lambda package: None)
     words = ["dpo", "--model_name_or_path", "m", "--dataset_name", "d", "--report_to", name]

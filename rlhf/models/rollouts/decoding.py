@@ -182,6 +182,7 @@ def choose(logits: Tensor, draws: Tensor, temperature: float) -> tuple[Tensor, T
     running = weights.sum(2).cumsum(1, dtype=draws.dtype)  # [B, N]
     if temperature > 0:
         chosen = _search(weights, running, draws[:, None] * running[:, -1:])
+        chosen = chosen.clamp(max=scaled.shape[1] - 1)  # where all is NaN; the canary says so
     else:
         chosen = scaled.argmax(1, keepdim=True)
     logps = scaled.gather(1, chosen).to(draws.dtype) - running[:, -1:].log()

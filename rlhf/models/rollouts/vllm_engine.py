@@ -9,10 +9,12 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rlhf.errors import ConfigError
+from rlhf.models.adapters import is_of_adapter
 from rlhf.models.generation import batch_seed
 from rlhf.models.rollouts.engine import Sampled, Sampling
 from rlhf.models.rollouts.whole_weights import whole
@@ -54,12 +56,13 @@ class VllmEngine:
         self, policy: Any, sampling: Sampling, options: VllmOptions, *, adapter: str = "default"
     ) -> None:
         rank = _served_rank(policy, adapter)
+        require_vllm()
         try:
             from vllm import LLM
-        except ImportError:
+        except ImportError as error:
             raise ConfigError(
-                "use_vllm: vLLM is not installed; pip install vllm (Linux with a GPU), or leave "
-                "use_vllm out"
+                f"use_vllm: vLLM is installed and cannot be imported ({error}); mend its "
+                "installation, or leave use_vllm out"
             ) from None
         self.policy = policy
         self.sampling = sampling
@@ -141,6 +144,15 @@ class VllmEngine:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def require_vllm() -> None:
+    """ConfigError saying how to get vLLM, where it is not installed; imports nothing."""
+    if find_spec("vllm") is None:
+        raise ConfigError(
+            "use_vllm: vLLM is not installed; pip install vllm (Linux with a GPU), or leave "
+            "use_vllm out"
+        )
+
+
 def save_adapter(policy: Any, adapter: str, folder: Path) -> None:
     """Write the adapter's weights, gathered from all ranks, and its config into a new `folder`."""
     from peft import get_peft_model_state_dict
@@ -149,7 +161,7 @@ def save_adapter(policy: Any, adapter: str, folder: Path) -> None:
     held = {
         name: whole(weight)
         for name, weight in policy.named_parameters()
-        if f".{adapter}." in name  # the base is large, and stays where it is
+        if is_of_adapter(name, adapter)  # the base is large, and stays where it is
     }
     weights = get_peft_model_state_dict(
         policy, state_dict=held, adapter_name=adapter, save_embedding_layers=False

@@ -40,6 +40,16 @@ PPO_RANGES: Ranges = {
     "num_completions_to_log": (0, inf, True),
 }
 _MAY_BE_INFINITE = ("epsilon_value",)
+_UNSUPPORTED = {
+    "fp16": "use --bf16",
+    "load_best_model_at_end": "use --kl_budget",
+    "auto_find_batch_size": "leave it out",
+    "use_liger_kernel": "leave it out",
+    # Sampling and learning would be of two policies.
+    "neftune_noise_alpha": "leave it out",
+    "label_smoothing_factor": "leave it out",
+}
+"""What to do instead of each."""
 
 
 def refuse_impossible_online(verb: str, stage: Any, training: Any, model: Any) -> None:
@@ -51,6 +61,8 @@ def refuse_impossible_online(verb: str, stage: Any, training: Any, model: Any) -
     else:
         refuse_out_of_range(training, TRL_RANGES)
         refuse_uneven_measurements(stage, training)
+        if training.use_vllm:
+            _require_vllm()
     refuse_uneven_rollouts(training)
 
 
@@ -65,6 +77,17 @@ def refuse_impossible_ppo(training: Any) -> None:
             "--kl_controller adaptive: multiplies --kl_coef, which is 0 and would stay so; start "
             "above 0"
         )
+    refuse_unsupported(training)
+
+
+def refuse_unsupported(training: Any) -> None:
+    """ConfigError for what transformers' Trainer offers and PPO cannot do."""
+    for name in ("save_strategy", "eval_strategy", "logging_strategy"):
+        if getattr(getattr(training, name), "value", None) in ("epoch", "best"):
+            raise ConfigError(f"--{name}: PPO goes by optimizer steps; use steps or no")
+    for name, advice in _UNSUPPORTED.items():
+        if getattr(training, name, False):
+            raise ConfigError(f"--{name}: not for PPO; {advice}")
 
 
 def refuse_impossible_layout(stage: Any, training: Any, model: Any) -> None:
@@ -75,6 +98,21 @@ def refuse_impossible_layout(stage: Any, training: Any, model: Any) -> None:
         raise ConfigError(
             "--critic_init reward: begins as the reward model, and there is none; choose zero"
         )
+    if training.use_vllm:
+        refuse_impossible_vllm(model)
+
+
+def refuse_impossible_vllm(model: Any) -> None:
+    """ConfigError where vLLM could not sample, said before anything is loaded."""
+    if not model.use_peft:
+        raise ConfigError("--use_vllm: serves LoRA adapters only; add --use_peft, or leave it out")
+    _require_vllm()
+
+
+def _require_vllm() -> None:
+    from rlhf.models.rollouts.vllm_engine import require_vllm  # imports torch
+
+    require_vllm()
 
 
 def refuse_uneven_rollouts(training: Any) -> None:

@@ -12,7 +12,8 @@ from transformers import Trainer, set_seed
 from rlhf.config import nearest_hint
 from rlhf.data.tokenization import Renderer
 from rlhf.errors import ConfigError, DataError
-from rlhf.models.actor_critic import ActorCritic
+from rlhf.models.actor_critic import POLICY_ADAPTER, ActorCritic
+from rlhf.models.actor_critic_building import without_dropout
 from rlhf.models.generation import context_length, end_token_ids
 from rlhf.models.rollouts.engine import RolloutEngine, Sampling, make_engine
 from rlhf.models.rollouts.vllm_engine import VllmOptions
@@ -38,6 +39,8 @@ def own_arguments(arguments: PPOConfig, train_dataset: Any) -> PPOConfig:
     own = copy(arguments)
     own.remove_unused_columns = False
     own.ignore_data_skip = True  # the loader knows where it stands
+    if own.ddp_find_unused_parameters is None:
+        own.ddp_find_unused_parameters = False  # one backward pass has every trained weight
     return own
 
 
@@ -51,18 +54,6 @@ def refuse_impossible(arguments: PPOConfig) -> None:
             f"{arguments.rollout_size} completions (--per_device_train_batch_size times "
             "--steps_per_generation)"
         )
-    refuse_unsupported(arguments)
-
-
-def refuse_unsupported(arguments: PPOConfig) -> None:
-    """ConfigError for what transformers' Trainer offers and PPO cannot do."""
-    for name in ("save_strategy", "eval_strategy", "logging_strategy"):
-        if getattr(getattr(arguments, name), "value", None) in ("epoch", "best"):
-            raise ConfigError(f"--{name}: PPO goes by optimizer steps; use steps or no")
-    for name in ("load_best_model_at_end", "auto_find_batch_size", "fp16"):
-        if getattr(arguments, name, False):
-            advice = {"fp16": "use --bf16", "load_best_model_at_end": "use --kl_budget"}
-            raise ConfigError(f"--{name}: not for PPO; {advice.get(name, 'leave it out')}")
 
 
 def as_sources(reward_funcs: Any, arguments: PPOConfig) -> RewardSources:
@@ -143,19 +134,15 @@ def _around_adapter(policy: Any, arguments: PPOConfig, folders: list[Any]) -> Ac
             "a model that has its adapter already can have no further ones for reward or critic; "
             "give its base and peft_config"
         )
+    if POLICY_ADAPTER not in policy.peft_config:
+        raise ConfigError(
+            f"model: its adapter is called {', '.join(policy.peft_config)}; the one to train has "
+            f"to be called {POLICY_ADAPTER}, as get_peft_model names it"
+        )
     head = nn.Linear(policy.config.get_text_config().hidden_size, 1, device=policy.device)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return ActorCritic(policy, head)
-
-
-def without_dropout(model: nn.Module) -> None:
-    """Let dropout pass everything: the policy that learns must be the one that sampled."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # of transformers' attention layers, not a module
 
 
 def make_rollout_engine(

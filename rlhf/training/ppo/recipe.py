@@ -139,6 +139,8 @@ def take_best(trainer: PPOTrainer, settings: Settings) -> None:
     StageError when it is gone.
     """
     state = trainer.state
+    if not state.best_global_step and is_main(settings):
+        say_none_within_budget(settings)
     if not state.best_global_step or state.best_global_step == state.global_step:
         return
     best = best_checkpoint(state, settings.training.output_dir)
@@ -149,6 +151,18 @@ def take_best(trainer: PPOTrainer, settings: Settings) -> None:
         )
     trainer.model.load_policy(best)
     trainer.model.load_critic(best / CRITIC_NAME)
+
+
+def say_none_within_budget(settings: Settings) -> None:
+    """Say that the policy that is kept went beyond its budget, where held-out prompts tell."""
+    training = settings.training
+    looks = "no" not in (str(training.eval_strategy.value), str(training.save_strategy.value))
+    if training.kl_budget is not None and looks:
+        print(
+            f"warning: no checkpoint was within the KL budget of {training.kl_budget:g} nats, so "
+            "the last one is kept; lower --learning_rate, or raise --kl_coef or --kl_budget",
+            file=sys.stderr,
+        )
 
 
 def run_metrics(trainer: PPOTrainer) -> dict[str, Any]:

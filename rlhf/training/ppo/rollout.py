@@ -19,6 +19,24 @@ LEARNT_FROM = ("logps", "ref_logps", "values", "advantages", "returns")
 """What the loss reads of a rollout beside its tokens."""
 
 
+@dataclass(slots=True)
+class Noted:
+    """What reward functions gave to TRL's `log_metric` and `log_extra`: the values of each metric,
+    and columns of the table of completions. Each process has those of its own completions.
+    """
+
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+    def metric(self, name: str, value: float) -> None:
+        """Keep a number, which is averaged over the calls of a rollout."""
+        self.metrics.setdefault(name, []).append(float(value))
+
+    def column(self, column: str, values: Sequence[Any]) -> None:
+        """Keep a value for each completion."""
+        self.columns[column] = list(values)
+
+
 @dataclass(slots=True, kw_only=True)
 class Rollout:
     """N completions of one process, in the order of their micro-batches (by length).
@@ -27,7 +45,7 @@ class Rollout:
     engine's own, None where it has none. Filled in one after the other: `logps`, `ref_logps`,
     `values` (nats; value before each token), `entropies` and `shared` by the forward passes,
     `scores`, `token_scores` and `source_scores` by `score()`, `rewards`, `advantages` and
-    `returns` by `advantages()`.
+    `returns` by `advantages()`. One that `is_held_out` is measured and not learnt from.
     """
 
     number: int
@@ -40,6 +58,7 @@ class Rollout:
     micro_batch_size: int
     pad_id: int
     device: torch.device
+    is_held_out: bool = False
     batches: list[Transcripts] = field(default_factory=list)
 
     logps: Tensor | None = None
@@ -51,6 +70,7 @@ class Rollout:
     scores: Tensor | None = None
     token_scores: Tensor | None = None
     source_scores: dict[str, Tensor] = field(default_factory=dict)
+    noted: Noted = field(default_factory=lambda: Noted())
 
     rewards: Tensor | None = None
     advantages: Tensor | None = None

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf.errors import StageError
 from rlhf.models.scores import Scores
 from rlhf.models.transcripts import Transcripts
 from rlhf.training.ppo.monitoring import RolloutRecord
@@ -56,21 +57,38 @@ def _read(model: Any, transcripts: Transcripts, temperature: float) -> dict[str,
 
 
 def score_rollout(
-    rollout: Rollout, sources: RewardSources, *, reduce: Any = None, update: bool = True
+    rollout: Rollout,
+    sources: RewardSources,
+    *,
+    reduce: Any = None,
+    update: bool = True,
+    state: Any = None,
 ) -> list[str]:
-    """Fill in `scores`, `token_scores` and `source_scores`; the warnings of the sources."""
+    """Fill in `scores`, `token_scores`, `source_scores` and `noted`; the warnings of the sources.
+
+    `state` is what functions get as TRL's `trainer_state`.
+    """
+    noted = rollout.noted
+    extras = {"trainer_state": state, "log_metric": noted.metric, "log_extra": noted.column}
     episodes = Episodes(
         prompts=rollout.prompts,
         completions=rollout.completions,
         completion_ids=rollout.completion_ids,
         ended=rollout.ended.tolist(),
         columns=columns_of(rollout.rows),
+        extras=extras,
     )
     scored = sources.score(episodes, rollout.shared, reduce=reduce, update=update)
     rollout.scores = scored.scores.to(rollout.device)
     if scored.token_scores is not None:
         rollout.token_scores = scored.token_scores.to(rollout.device)
     rollout.source_scores = dict(scored.by_source)
+    for name, values in noted.columns.items():
+        if len(values) != len(rollout):
+            raise StageError(
+                f"log_extra({name!r}) was given {len(values)} values for {len(rollout)} "
+                "completions; give one for each, and run the same command again"
+            )
     return list(scored.warnings)
 
 
@@ -109,4 +127,6 @@ def record_of(rollout: Rollout) -> RolloutRecord:
         values=tokens(rollout.values),
         returns=tokens(rollout.returns),
         entropies=tokens(rollout.entropies),
+        noted_metrics={name: sum(each) / len(each) for name, each in rollout.noted.metrics.items()},
+        noted_columns=rollout.noted.columns,
     )

@@ -12,6 +12,31 @@ CRITIC_NAME = "critic"
 _AGAIN = "put it back, or begin anew with --restart"
 
 
+_PARTS = {
+    "sampler": "sampler",  # which prompts are next
+    "loader": "loader",  # the rollout at hand, and how far it has been learnt from
+    "kl": "kl",  # the price of a nat
+    "rewards": "sources",  # running statistics of the scores
+    "watch": "watch",  # what the warnings have seen
+    "progress": "progress",  # what is measured and not yet logged
+}
+"""What is kept of a PPOTrainer beside weights and optimizer, and its attribute for each. There is
+no generator among them: all draws are seeded by the run's seed and the rollout's number.
+"""
+
+
+def state_of(trainer: Any) -> dict[str, Any]:
+    """Where a trainer stands on this process, down to the rollout at hand."""
+    return {name: getattr(trainer, own).state_dict() for name, own in _PARTS.items()}
+
+
+def restore(trainer: Any, state: Mapping[str, Any]) -> None:
+    """Put a trainer where `state_of` another was taken; its loader has moved already."""
+    for name, own in _PARTS.items():
+        if name != "loader":
+            getattr(trainer, own).load_state_dict(state[name])
+
+
 def state_path(folder: Path, process_index: int) -> Path:
     """Where one process keeps its state."""
     return folder / f"ppo_state_{process_index}.pt"

@@ -39,7 +39,7 @@ from rlhf.training.ppo.ranks import OverRanks
 from rlhf.training.ppo.rollout import MicroBatch, Rollout, pack_rollout
 from rlhf.training.ppo.sampler import PromptSampler, part_of
 from rlhf.training.ppo.scoring import read_rollout, score_rollout
-from rlhf.training.ppo.state import CRITIC_NAME, read_state, write_state
+from rlhf.training.ppo.state import CRITIC_NAME, read_state, restore, state_of, write_state
 from rlhf.training.ppo.token_rewards import token_rewards
 
 MAX_CONSTANT = 5
@@ -114,9 +114,11 @@ class PPOTrainer(OwnCheckpoints, FiniteLoss, OverRanks, Trainer):  # type: ignor
         return self.make_rollout(rows, prompt_ids, self.sample(prompt_ids))
 
     def score(self, rollout: Rollout) -> None:
-        """Fill in the rollout's `scores` [N], and `token_scores` [N, T] or None."""
-        warnings = score_rollout(rollout, self.sources, reduce=self.reduce)
-        self.say(warnings)
+        """Fill in the rollout's `scores` [N], and `token_scores` [N, T] or None; also of held-out
+        prompts (`is_held_out`), each process then by itself.
+        """
+        options = {"reduce": self.reduce, "update": not rollout.is_held_out, "state": self.state}
+        self.say(score_rollout(rollout, self.sources, **options))
 
     def advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """Advantages and returns [N, T] of a scored rollout: token rewards, then GAE."""
@@ -201,11 +203,14 @@ class PPOTrainer(OwnCheckpoints, FiniteLoss, OverRanks, Trainer):  # type: ignor
         metrics = self.progress.take_rollout(self)
         if not metrics:
             return
+        was_stopping = self.watch.stop_reason is not None
         self.say(self.watch.look(metrics, step=self.state.global_step))
         if self.sources.num_constant >= MAX_CONSTANT and self.watch.stop_reason is None:
             self.watch.stop_reason = (
                 f"all rewards of {self.sources.num_constant} rollouts in a row were the same number"
             )
+        if self.watch.stop_reason and not was_stopping:
+            self.say([f"the run ends here: {self.watch.stop_reason}"])
 
     @property
     def is_warming_up(self) -> bool:
@@ -347,15 +352,7 @@ class PPOTrainer(OwnCheckpoints, FiniteLoss, OverRanks, Trainer):  # type: ignor
 
     def save_state(self, folder: Path) -> None:
         """Where this process stands, down to the rollout at hand."""
-        state = {
-            "sampler": self.sampler.state_dict(),
-            "loader": self.loader.state_dict(),
-            "kl": self.kl.state_dict(),
-            "rewards": self.sources.state_dict(),
-            "watch": self.watch.state_dict(),
-            "progress": self.progress.state_dict(),
-        }
-        write_state(folder, self.args.process_index, state)
+        write_state(folder, self.args.process_index, state_of(self))
 
     def load_checkpoint(self, folder: Path) -> None:
         """Go on from a checkpoint; DataError naming what it lacks."""
@@ -366,15 +363,7 @@ class PPOTrainer(OwnCheckpoints, FiniteLoss, OverRanks, Trainer):  # type: ignor
         self._loader_state = state["loader"]
         self.loader.load_state_dict(state["loader"], self.args.device)  # FSDP has made it already
         self.rollout_number = self.loader.number
-        parts: dict[str, Any] = {
-            "sampler": self.sampler,
-            "kl": self.kl,
-            "rewards": self.sources,
-            "watch": self.watch,
-            "progress": self.progress,
-        }
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+        restore(self, state)
 
     def say(self, warnings: Sequence[str]) -> None:
         """Warnings for people, once for all processes."""

@@ -8,6 +8,7 @@ apply) for each completion. Beyond TRL, a list of numbers for each completion sc
 import asyncio
 import inspect
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Any
@@ -33,14 +34,14 @@ class RawScores:
 
 
 def call_function(name: str, function: Callable[..., Any], episodes: Episodes) -> RawScores:
-    """The values of a reward function, fp32 on the CPU.
+    """The values of a reward function, fp32 on the CPU. What it does to its arguments stays there.
 
     StageError naming the function when it raises, and when it returns another number of values,
     something other than numbers, NaN or infinity, or token scores that do not fit the tokens.
     """
     try:
         returned = function(
-            prompts=list(episodes.prompts),
+            prompts=deepcopy(list(episodes.prompts)),
             completions=episodes.conversational,
             completion_ids=[list(ids) for ids in episodes.completion_ids],
             **_columns(episodes),
@@ -49,7 +50,7 @@ def call_function(name: str, function: Callable[..., Any], episodes: Episodes) -
             returned = asyncio.run(_awaited(returned))
     except RlhfError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _raised(name, error, episodes) from error
     return checked_values(name, returned, episodes)
 
@@ -67,7 +68,8 @@ def checked_values(name: str, returned: Any, episodes: Episodes) -> RawScores:
     if any(isinstance(each, Sequence) and not isinstance(each, str) for each in values):
         return _token_scores(name, values, episodes)
     scores = torch.tensor([nan if each is None else _number(name, each) for each in values])
-    refuse_not_finite(name, [each for each in values if each is not None])
+    given = zip(scores.tolist(), values, strict=True)  # as fp32, which ends at 3.4e38
+    refuse_not_finite(name, [score for score, each in given if each is not None])
     return RawScores(scores)
 
 
@@ -92,9 +94,8 @@ def _token_scores(name: str, values: list[Any], episodes: Episodes) -> RawScores
                 name,
                 f"scores tokens, but gave {size} for the {length} tokens of completion {index}",
             )
-        numbers = [_number(name, each) for each in row]
-        refuse_not_finite(name, numbers)
-        tokens[index, :length] = torch.tensor(numbers)
+        tokens[index, :length] = torch.tensor([_number(name, each) for each in row])
+        refuse_not_finite(name, tokens[index, :length].tolist())
         scores[index] = tokens[index].sum()
     return RawScores(scores, tokens)
 
@@ -112,7 +113,8 @@ def _number(name: str, value: Any) -> float:
 def _columns(episodes: Episodes) -> dict[str, Any]:
     own = {"ended": list(episodes.ended)}
     taken = ("prompt", "prompts", "completions", "completion_ids")
-    columns = {name: list(values) for name, values in episodes.columns.items() if name not in taken}
+    kept = {name: values for name, values in episodes.columns.items() if name not in taken}
+    columns = {name: deepcopy(list(values)) for name, values in kept.items()}
     return columns | dict(episodes.extras) | own
 
 
@@ -124,7 +126,7 @@ def _wrong(name: str, what: str) -> StageError:
     return StageError(f"the reward source {name!r} {what}; {_AGAIN}")
 
 
-def _raised(name: str, error: Exception, episodes: Episodes) -> StageError:
+def _raised(name: str, error: BaseException, episodes: Episodes) -> StageError:
     reason = printable(str(error))[:160]
     first = episodes.prompts[0] if len(episodes) else ""
     text = first if isinstance(first, str) else first[-1]["content"]

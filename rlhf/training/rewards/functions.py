@@ -54,7 +54,7 @@ def _module_at(path: Path, name: str) -> Any:
     sys.modules[title] = module  # dataclasses and pickle look a module up by its name
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _import_failed(name, error) from error
     return module
 
@@ -65,11 +65,11 @@ def _module_called(module: str, name: str) -> Any:
         sys.path.append(here)  # as TRL's scripts; at the end, where it shadows nothing
     try:
         return importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _import_failed(name, error) from error
 
 
-def _import_failed(name: str, error: Exception) -> ConfigError:
+def _import_failed(name: str, error: BaseException) -> ConfigError:
     reason = " ".join(str(error).split())[:160]
     return ConfigError(
         f"--reward_funcs {name}: cannot be imported ({type(error).__name__}: {reason}); {_WAYS}"

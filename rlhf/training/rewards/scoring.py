@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rlhf.training.rewards.sources import RewardSource
 
 Reduce = Callable[[Tensor], Tensor]
+Moments = dict[str, RunningMoments]
 
 
 class RewardSources:
@@ -39,6 +40,7 @@ class RewardSources:
         self.options = options
         self.num_constant = 0
         self._moments = {source.name: RunningMoments() for source in sources}
+        self._first: Moments | None = None  # as they were at the first call
 
     @property
     def names(self) -> list[str]:
@@ -85,7 +87,9 @@ class RewardSources:
 
         `shared` has the raw Scores of every source that `is_shared`, by its name. `reduce` sums a
         CPU tensor (float64) over ranks, so that running statistics are those of all; every rank
-        must then call. `update=False` (held-out prompts) leaves the statistics as they are.
+        must then call. `update=False` (held-out prompts) leaves the statistics as they are, and
+        normalises by those of the first call: by later ones a policy that has learnt nothing would
+        score otherwise each time, and no two evaluations could be compared.
 
         Token-level scores are weighted and nothing else: neither normalised nor clipped, since
         their scale is that of a token. StageError when a source breaks its contract (see
@@ -97,7 +101,10 @@ class RewardSources:
         _refuse_unscored(by_source, episodes)
         if update and self.options.reward_normalization == "running":
             self._learn_moments(raw, reduce)
-        rewards = clipped(self._whole_scores(raw), self.options.reward_clip)
+        if self._first is None:
+            self._first = _loaded({name: each.state_dict() for name, each in self._moments.items()})
+        moments = self._moments if update else self._first
+        rewards = clipped(self._whole_scores(raw, moments), self.options.reward_clip)
         token_scores = self._token_scores(raw, episodes)
         warnings = self._cut_warnings(before)
         if update:
@@ -118,8 +125,11 @@ class RewardSources:
 
     def state_dict(self) -> dict[str, Any]:
         """Running statistics, as JSON can hold them."""
-        moments = {name: each.state_dict() for name, each in self._moments.items()}
-        return {"num_constant": self.num_constant, "moments": moments}
+        return {
+            "num_constant": self.num_constant,
+            "moments": {name: each.state_dict() for name, each in self._moments.items()},
+            "first": {name: each.state_dict() for name, each in (self._first or {}).items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict` of the same sources; DataError for one of others."""
@@ -130,8 +140,8 @@ class RewardSources:
                 "give the same sources, or --restart"
             )
         self.num_constant = int(state["num_constant"])
-        for name, moments in state["moments"].items():
-            self._moments[name].load_state_dict(moments)
+        self._moments = _loaded(state["moments"])
+        self._first = _loaded(state["first"]) or None
 
     def _raw(
         self, source: "RewardSource", episodes: Episodes, shared: Mapping[str, Scores]
@@ -150,19 +160,20 @@ class RewardSources:
         refuse_not_finite(source.name, score.tolist())
         return RawScores(score)
 
-    def _whole_scores(self, raw: Mapping[str, RawScores]) -> Tensor:
+    def _whole_scores(self, raw: Mapping[str, RawScores], moments: Moments) -> Tensor:
         """[B] the weighted sum of the normalised scores of whole completions; 0 where none is."""
         whole = [each for each in self.sources if raw[each.name].tokens is None]
         if not whole:
             return torch.zeros_like(next(iter(raw.values())).scores)
-        scores = torch.stack([self._normal(each, raw[each.name].scores) for each in whole])
+        normal = [self._normal(each, raw[each.name].scores, moments) for each in whole]
+        scores = torch.stack(normal)
         return weighted_sum(scores, [each.weight for each in whole]).nan_to_num(0.0)
 
-    def _normal(self, source: "RewardSource", scores: Tensor) -> Tensor:
+    def _normal(self, source: "RewardSource", scores: Tensor, moments: Moments) -> Tensor:
         """[B] at mean 0 and deviation 1; the reference knows nothing of functions."""
         kind, spec = self.options.reward_normalization, source.spec
         if kind == "running":
-            return self._moments[source.name].standardize(scores)
+            return moments[source.name].standardize(scores)
         if kind == "reference" and spec is not None:
             assert spec.score_mean is not None
             assert spec.score_std is not None
@@ -210,6 +221,14 @@ class RewardSources:
             for name, count in self._num_cut().items()
             if count > before[name]
         ]
+
+
+def _loaded(state: Mapping[str, Mapping[str, float]]) -> Moments:
+    """Running moments that go on from their `state_dict`s."""
+    found = {name: RunningMoments() for name in state}
+    for name, moments in found.items():
+        moments.load_state_dict(state[name])
+    return found
 
 
 def _refuse_unscored(by_source: Mapping[str, Tensor], episodes: Episodes) -> None:

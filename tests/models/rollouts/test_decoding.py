@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy.stats import chisquare
 from transformers import GenerationConfig
 
 from rlhf.errors import ConfigError
@@ -238,6 +239,27 @@ def test_draw_is_the_share_of_probability_before_the_token():
     assert tokens.tolist() == [0, 0, 2, 2, 3, 3]
     half, quarter = math.log(0.5), math.log(0.25)
     assert logps.tolist() == pytest.approx([half, half, quarter, quarter, quarter, quarter])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_tokens_come_as_often_as_their_probabilities_say(temperature):
+    """A chi-square test of 300 tokens in two blocks, at a level of one in ten thousand."""
+    generator = torch.Generator().manual_seed(7)
+    logits = 2 * torch.randn(300, generator=generator)
+    draws = torch.rand(40_000, generator=generator, dtype=torch.float64)
+    tokens, _ = choose(logits.repeat(len(draws), 1), draws, temperature)
+    expected = len(draws) * (logits.double() / temperature).softmax(0)
+    found = torch.bincount(tokens, minlength=300).double()
+    common = expected >= 5  # the others count together
+    pairs = [torch.cat([each[common], each[~common].sum()[None]]) for each in (found, expected)]
+    assert chisquare(*pairs).pvalue > 1e-4
+
+
+def test_scores_that_are_not_numbers_give_a_logp_that_is_no_number():
+    """So that the canary can say what has happened."""
+    tokens, logps = choose(torch.full((1, 300), math.nan), torch.zeros(1).double(), 1.0)
+    assert 0 <= int(tokens) < 300
+    assert logps.isnan().all()
 
 
 def test_temperature_halves_the_logits():

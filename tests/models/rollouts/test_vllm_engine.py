@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import ClassVar
@@ -64,6 +65,7 @@ def vllm(monkeypatch):
     LLM.made = []
     package, request = ModuleType("vllm"), ModuleType("vllm.lora.request")
     package.LLM, package.SamplingParams = LLM, SamplingParams
+    package.__spec__ = ModuleSpec("vllm", None)  # it is installed
     request.LoRARequest = LoRARequest
     monkeypatch.setitem(sys.modules, "vllm", package)
     monkeypatch.setitem(sys.modules, "vllm.lora", ModuleType("vllm.lora"))
@@ -185,6 +187,12 @@ def test_closing_removes_the_saved_adapters(adapted):
 def test_without_vllm_it_says_how_to_get_it(adapted, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ConfigError, match="pip install vllm"):
+        make_engine(adapted, make_sampling(), vllm=OPTIONS)
+
+
+def test_a_broken_vllm_is_told_from_none(adapted, monkeypatch):
+    del sys.modules["vllm"].LLM
+    with pytest.raises(ConfigError, match=r"cannot be imported \(cannot import name 'LLM'"):
         make_engine(adapted, make_sampling(), vllm=OPTIONS)
 
 

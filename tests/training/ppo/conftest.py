@@ -11,6 +11,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf.training.ppo.config import PPOConfig
+from rlhf.training.ppo.rollout import Rollout
 from rlhf.training.ppo.trainer import PPOTrainer
 
 BASIC: dict[str, Any] = {
@@ -89,3 +90,17 @@ def copied(weights: Any) -> list[torch.Tensor]:
 
 def are_equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def noted_rollouts(trainer: PPOTrainer) -> list[Rollout]:
+    """The rollouts of a whole training, filled."""
+    rollouts: list[Rollout] = []
+    plain = trainer.fill
+
+    def noting(rollout: Rollout) -> None:
+        plain(rollout)
+        rollouts.append(rollout)
+
+    trainer.fill = noting  # type: ignore[method-assign]
+    trainer.train()
+    return rollouts

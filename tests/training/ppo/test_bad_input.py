@@ -1,6 +1,7 @@
 """What is wrong with rewards, prompts, models and gates is said in one line, and stops in time."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,18 @@ def _without_ends(sampling):
     from dataclasses import replace
 
     return replace(sampling, ignore_end=True)
+
+
+@pytest.mark.parametrize("copy", ["always", "never"])
+def test_an_engine_that_is_not_the_policy_stops_the_run(copy, make_trainer):
+    """A copy that is not brought up to date; a policy that samples by another temperature."""
+    trainer = make_trainer(rollout_copy=copy, max_steps=16, learning_rate=3e-2)
+    if copy == "always":
+        trainer.engine.sync = lambda: None
+    else:
+        trainer.engine.sampling = replace(trainer.engine.sampling, temperature=0.5)
+    with pytest.raises(StageError, match=r"not from the policy|disagree about the sampled tokens"):
+        trainer.train()
 
 
 def test_prompts_without_room_are_refused_by_the_trainer(make_trainer):

@@ -1,9 +1,6 @@
 """Two processes learn what one does from the same completions."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +8,10 @@ from safetensors.torch import load_file
 
 from rlhf.cli import main
 from rlhf.training.ppo.monitoring import TIMING_PREFIXES
+from tests.processes import run_ranks
 from tests.training.conftest import metrics_of, read_json, write_rows
 from tests.training.gated_reward import gated_reward
 
-ROOT = Path(__file__).parents[3]
 OPTIONS = [
     *("--use_peft", "--lora_target_modules", "all-linear", "--learning_rate", "1e-3"),
     *("--max_steps", "6", "--num_iterations", "2", "--max_completion_length", "8"),
@@ -38,7 +35,7 @@ def test_two_processes_equal_one_on_the_same_rollouts(tiny_model, tmp_path):
     assert main([*words, *alone, "--debug"]) == 0
 
     shared = ["--output_dir", str(two), "--gradient_accumulation_steps", "2"]
-    run_two(*words, *shared)
+    run_two(tmp_path / "said", *words, *shared)
     for name in ("adapter_model.safetensors", "critic/critic.safetensors"):
         assert_close(load_file(one / name), load_file(two / name))
     assert metrics_of(one)["num_episodes"] == metrics_of(two)["num_episodes"] == 24
@@ -52,24 +49,17 @@ def test_two_processes_equal_one_on_the_same_rollouts(tiny_model, tmp_path):
     before = (two / "adapter_model.safetensors").read_bytes()
     (two / "manifest.json").unlink()
     shutil.rmtree(two / "checkpoint-6")
-    said = run_two(*words, *shared)
+    said = run_two(tmp_path / "said", *words, *shared)
     assert f"continuing from {two / 'checkpoint-4'}" in said
     assert (two / "adapter_model.safetensors").read_bytes() == before
 
 
-def run_two(*words: str) -> str:
+def run_two(folder: Path, *words: str) -> str:
     """Run `rlhf WORDS` in two processes; what they said on standard error."""
-    config = ["--accelerate_config", str(ROOT / "configs" / "accelerate" / "cpu_2.yaml")]
-    process = subprocess.run(
-        [sys.executable, "-m", "rlhf", *words, *config],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert process.returncode == 0, process.stderr
-    return process.stderr
+    ended = run_ranks(2, folder, main, list(words))
+    said = "".join(one.stderr for one in ended)
+    assert [one.exit_code for one in ended] == [0, 0], said
+    return said
 
 
 def assert_close(one: dict, other: dict) -> None:

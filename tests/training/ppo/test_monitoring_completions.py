@@ -1,8 +1,8 @@
 """Completions on disk: every one, whole, once; and a table for the trackers."""
 
+import importlib
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from rlhf.errors import StageError
-from rlhf.training.ppo.monitoring import CompletionLog, RolloutRecord
+from rlhf.training.ppo.monitoring import CompletionLog, RolloutRecord, send_table
+from tests.processes import run_alone
 from tests.report.runs import HOSTILE
 
 MESSAGES = [{"role": "user", "content": "hé?"}]
@@ -109,23 +110,18 @@ def test_the_table_for_a_tracker_has_some_rows_and_the_step(tmp_path: Path) -> N
     assert frame["step"].tolist() == [40]
 
 
-_SEND = """
-import sys
-import pandas
-from rlhf.training.ppo.monitoring import send_table
-
-name, folder = sys.argv[1:]
-frame = pandas.DataFrame({"step": [40], "completion": ["a completion to be found"]})
-send_table([name, "tensorboard"], frame)  # no run is open: nobody is sent anything
-if name == "wandb":
-    import wandb
-    run = wandb.init(project="p", mode="offline", dir=folder)
-else:
-    import trackio
-    run = trackio.init(project="p")
-send_table([name, "tensorboard"], frame)
-run.finish()
-"""
+def send_all(name: str, folder: Path) -> None:
+    for key in [key for key in os.environ if key.startswith("WANDB")]:
+        del os.environ[key]
+    for module in [each for each in sys.modules if each.partition(".")[0] == "trackio"]:
+        del sys.modules[module]  # it reads where to write when it is imported
+    frame = pandas.DataFrame({"step": [40], "completion": ["a completion to be found"]})
+    send_table([name, "tensorboard"], frame)  # no run is open: nobody is sent anything
+    tracker: Any = importlib.import_module(name)
+    options = {"mode": "offline", "dir": folder} if name == "wandb" else {}
+    run = tracker.init(project="p", **options)
+    send_table([name, "tensorboard"], frame)
+    run.finish()
 
 
 @pytest.mark.long
@@ -135,10 +131,8 @@ run.finish()
 )
 def test_a_real_tracker_writes_the_table(tmp_path: Path, name: str, written: str) -> None:
     apart = {"HOME": str(tmp_path), "TRACKIO_DIR": str(tmp_path)}
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-    command = [sys.executable, "-c", _SEND, name, str(tmp_path)]
-    done = subprocess.run(command, env=kept | apart, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    ended = run_alone(tmp_path / "said", send_all, name, tmp_path, **apart)
+    assert ended.exit_code == 0, ended.stderr
     assert len(list(tmp_path.glob(written))) == 1
     # SQLite may still hold its last rows in a file beside the database.
     found = b"".join(path.read_bytes() for path in tmp_path.glob(f"{written}*"))

@@ -44,6 +44,9 @@ def test_the_numbers_of_a_rollout() -> None:
     assert found["score_ci_high"] == pytest.approx(3 + half, abs=1e-5)
     assert found["score/reward"] == 3.0
     assert found["reward"] == 2.0
+    # Deviations -1, 0, 0, 1: the error is sqrt(2 / 3 / 4).
+    assert found["reward_ci_low"] == pytest.approx(2 - 3.182446 * math.sqrt(2 / 12), abs=1e-5)
+    assert found["reward_ci_high"] == pytest.approx(2 + 3.182446 * math.sqrt(2 / 12), abs=1e-5)
     assert found["kl"] == 1.0
     assert found["kl_coef"] == 0.05
     assert found["entropy"] == 2.0

@@ -56,7 +56,10 @@ def test_a_run_beyond_its_kl_budget_stops_and_nothing_in_it_is_the_best(ppo, cap
     assert metrics["num_steps"] < 50
     assert "above the budget" in metrics["stop_reason"]
     assert metrics["warnings"][-1]["cause"]
-    assert "above the budget of 1e-06" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "above the budget of 1e-06" in said
+    assert said.count(f"the run ends here: {metrics['stop_reason']}") == 1
+    assert "no checkpoint was within the KL budget of 1e-06 nats, so the last one is kept" in said
 
     # Continued after the stop, it stays where it stopped.
     before = (folder / "adapter_model.safetensors").read_bytes()
@@ -64,6 +67,10 @@ def test_a_run_beyond_its_kl_budget_stops_and_nothing_in_it_is_the_best(ppo, cap
     ppo("--max_steps", "50", "--save_steps", "100", *measuring)
     assert (folder / "adapter_model.safetensors").read_bytes() == before
     assert metrics_of(folder)["num_steps"] == metrics["num_steps"]
+
+    # Other evaluations would have kept another checkpoint: it is another run.
+    ppo("--max_steps", "50", "--save_steps", "100", *measuring, "--eval_steps", "3", expect=2)
+    assert "eval_steps: 2" in capsys.readouterr().err
 
 
 def test_without_held_out_measurements_the_last_policy_is_kept(ppo):

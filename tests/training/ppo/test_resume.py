@@ -4,18 +4,24 @@ import errno
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from peft import LoraConfig
 
+import rlhf.models.actor_critic_saving as saving
 from rlhf.cli import main
 from rlhf.errors import DataError
 from rlhf.training.checkpoints import is_complete, last_complete
+from rlhf.training.ppo.config import PPOConfig
 from rlhf.training.ppo.monitoring import TIMING_PREFIXES
+from rlhf.training.ppo.rollout import LEARNT_FROM
+from rlhf.training.ppo.state import read_state
+from rlhf.training.ppo.trainer import PPOTrainer
+from tests.processes import run_alone
 from tests.training.conftest import metrics_of, read_json, write_rows
 from tests.training.gated_reward import gated_reward
 
@@ -31,53 +37,57 @@ OPTIONS = [
     *("--eval_fraction", "0.3", "--eval_strategy", "steps", "--eval_steps", "4"),
 ]
 
-# Runs the stage and kills its own process, as kill -9 does, at a point of the work.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
+POINTS = [
+    "mid-rollout",
+    "mid-scoring",
+    "mid-step",
+    "mid-save of the critic",
+    "mid-save of the state",
+]
 
-import torch
-import rlhf.models.actor_critic_saving as saving
-from rlhf.training.ppo.trainer import PPOTrainer
 
-point = sys.argv[1]
+def run_until(point: str, words: list[str]) -> int:
+    """Run the stage, and kill this very process at a point of the work, as kill -9 does."""
+    if point == "mid-rollout":
+        dying_after("sample", lambda trainer, _: trainer.rollout_number == 2)
+    elif point == "mid-scoring":
+        dying_after("score", lambda trainer, _: trainer.rollout_number == 2)
+    elif point == "mid-step":
+        dying_after("compute_loss", lambda trainer, *_: trainer.state.global_step == 7)
+    elif point == "mid-save of the critic":
+        dying_half_way(saving, "save_file")
+    else:
+        dying_half_way(torch, "save")
+    return main(words)
 
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
 
-def dying_after(kind, name, is_there):
-    plain = getattr(kind, name)
-    def patched(*args, **kwargs):
+def dying_after(method: str, is_there: Callable[..., bool]) -> None:
+    plain = getattr(PPOTrainer, method)
+
+    def patched(*args: Any, **kwargs: Any) -> Any:
         found = plain(*args, **kwargs)
         if is_there(*args):
             die()
         return found
-    setattr(kind, name, patched)
 
-def half_written(path):
-    if "checkpoint-9" in str(path):
-        Path(path).write_bytes(b"half")
-        die()
+    setattr(PPOTrainer, method, patched)
 
-if point == "mid-rollout":
-    dying_after(PPOTrainer, "sample", lambda trainer, _: trainer.rollout_number == 2)
-elif point == "mid-scoring":
-    dying_after(PPOTrainer, "score", lambda trainer, _: trainer.rollout_number == 2)
-elif point == "mid-step":
-    dying_after(PPOTrainer, "compute_loss", lambda trainer, *_: trainer.state.global_step == 7)
-elif point == "mid-save of the critic":
-    plain_file = saving.save_file
-    saving.save_file = lambda weights, path, **more: (
-        half_written(path), plain_file(weights, path, **more)
-    )
-elif point == "mid-save of the state":
-    plain_save = torch.save
-    torch.save = lambda value, path, *more, **named: (
-        half_written(path), plain_save(value, path, *more, **named)
-    )
-from rlhf.cli import main
-sys.exit(main(sys.argv[2:]))
-"""
+
+def dying_half_way(module: Any, writer: str) -> None:
+    """In the middle of writing a file of checkpoint 9."""
+    plain = getattr(module, writer)
+
+    def patched(value: Any, path: Any, *more: Any, **named: Any) -> Any:
+        if "checkpoint-9" in str(path):
+            Path(path).write_bytes(b"half")
+            die()
+        return plain(value, path, *more, **named)
+
+    setattr(module, writer, patched)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -112,26 +122,11 @@ def unbroken(setting: Path, words) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "point",
-    [
-        "mid-rollout",
-        "mid-scoring",
-        "mid-step",
-        "mid-save of the critic",
-        "mid-save of the state",
-    ],
-)
+@pytest.mark.parametrize("point", POINTS)
 def test_killed_and_continued_equals_unbroken(point, words, unbroken, tmp_path, capsys):
     broken = tmp_path / "broken"
-    process = subprocess.run(
-        [sys.executable, "-c", KILLED, point, *words(broken)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    ended = run_alone(tmp_path / "said", run_until, point, words(broken))
+    assert ended.exit_code == -signal.SIGKILL, ended.stderr
     assert not (broken / "manifest.json").exists()
     assert is_complete(broken / "checkpoint-6")
     assert not is_complete(broken / "checkpoint-9")
@@ -164,6 +159,27 @@ def without_timings(path: Path) -> list[dict]:
     ]
 
 
+def test_a_checkpoint_has_all_that_is_not_a_weight(unbroken):
+    """After step 9: one step into the last of three rollouts of 8, in the second epoch."""
+    folder = unbroken / "checkpoint-9"
+    state = read_state(folder, 0)
+    assert state["sampler"] == {"epoch": 1, "position": 24 - metrics_of(unbroken)["num_train"]}
+    loader = state["loader"]
+    assert (loader["number"], loader["position"], len(loader["buffer"])) == (2, 2, 4)
+    for batch in loader["buffer"]:
+        assert set(batch) == {"transcripts", "mask", *LEARNT_FROM}
+        assert set(batch["transcripts"]) == {"ids", "mask", "starts", "lengths"}
+    assert state["kl"]["coef"] != PPOConfig.kl_coef  # adaptive: moved three times
+    (moments,) = state["rewards"]["moments"].values()
+    assert moments["count"] == 24
+    assert state["progress"]["episodes"] == 24
+    assert set(state["progress"]["current"]) >= {"score", "kl"}
+    assert state["watch"]["history"]
+    files = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert {"adapter_model.safetensors", "critic.safetensors", "trainer_state.json"} <= files
+    assert {"optimizer.pt", "scheduler.pt", "rng_state.pth"} <= files
+
+
 def test_another_seed_is_another_run(words, unbroken, tmp_path):
     """The comparison above can fail."""
     assert main([*words(tmp_path / "other", "--seed", "1"), "--debug"]) == 0
@@ -192,10 +208,6 @@ def test_a_full_disk_leaves_the_checkpoint_before(
 
 
 def fill_disk(patched: pytest.MonkeyPatch, writer: str, name: str) -> None:
-    import torch
-
-    import rlhf.models.actor_critic_saving as saving
-
     module, attribute = (torch, "save") if writer == "torch.save" else (saving, "save_file")
     plain = getattr(module, attribute)
 

@@ -8,9 +8,20 @@ import torch
 from rlhf.errors import ConfigError
 from rlhf.models.rollouts.engine import Sampled
 from rlhf.models.scoring import RewardModel
+from rlhf.training.arguments import OnlineArguments
+from rlhf.training.ppo.config import PPOConfig
 from rlhf.training.ppo.trainer import PPOTrainer
+from rlhf.training.rewards.sources import load_sources
 from tests.training.gated_reward import gated_reward
-from tests.training.ppo.conftest import are_equal, column, copied, prompts, variety
+from tests.training.ppo.conftest import (
+    BASIC,
+    are_equal,
+    column,
+    copied,
+    noted_rollouts,
+    prompts,
+    variety,
+)
 
 ANSWERS = ["Pasta with tomatoes is quick.", "Wrap it in a cloth", "please answer", "dry box."]
 
@@ -28,19 +39,6 @@ class Scripted(PPOTrainer):
         return self.make_rollout(rows, prompt_ids, sampled)
 
 
-def first_rollout(trainer):
-    rollouts = []
-    plain = trainer.fill
-
-    def noting(rollout):
-        plain(rollout)
-        rollouts.append(rollout)
-
-    trainer.fill = noting
-    trainer.train()
-    return rollouts[0]
-
-
 @pytest.mark.parametrize("num_members", [1, 2])
 def test_the_shared_base_scores_as_the_reward_model_does(
     num_members, make_trainer, tiny_model, tmp_path
@@ -55,7 +53,7 @@ def test_the_shared_base_scores_as_the_reward_model_does(
         missing_eos_penalty=0.0,
         reward_weights=[2.0, 1.0],
     )
-    rollout = first_rollout(trainer)
+    rollout = noted_rollouts(trainer)[0]
     model = RewardModel.load(folder)
     scores = model.all_scores(rollout.prompts, rollout.completions, rollout.ended.tolist())
     assert rollout.shared["reward"].raw.shape == (num_members, 8, 2)
@@ -67,10 +65,33 @@ def test_the_shared_base_scores_as_the_reward_model_does(
     assert column(trainer, "first_ratio_error") == [0.0]
 
 
+def test_an_ensemble_loaded_by_itself_scores_as_on_the_shared_base(
+    make_trainer, tiny_model, tmp_path
+):
+    """Mean less half a deviation of three members, either way."""
+    folder = str(gated_reward(tmp_path, tiny_model, num_members=3))
+    options = {"ensemble_penalty": 0.5, "missing_eos_penalty": 0.0}
+    found = {}
+    for separate in (False, True):
+        stage = OnlineArguments(reward_model_name_or_path=[folder], separate_reward_model=separate)
+        training = PPOConfig(**BASIC, output_dir=str(tmp_path / "ppo"), **options)
+        sources = load_sources(stage, training, shared=True)
+        assert sources.sources[0].is_shared is not separate
+        trainer = make_trainer(Scripted, rewards=sources, dataset=prompts(8), **options)
+        assert bool(trainer.model.rewards) is not separate
+        rollout = noted_rollouts(trainer)[0]
+        found[separate] = dict(zip(rollout.completions, rollout.scores.tolist(), strict=True))
+        assert trainer.sources.names == ["reward"]
+    assert found[True] == pytest.approx(found[False], abs=1e-4)
+    plain = make_trainer(Scripted, rewards=[folder], dataset=prompts(8), missing_eos_penalty=0.0)
+    means = noted_rollouts(plain)[0].scores
+    assert float(means.sum()) > sum(found[True].values()) + 1e-2  # the members do disagree
+
+
 def test_an_adapter_critic_begins_as_the_reward_model(make_trainer, tiny_model, tmp_path):
     folder = gated_reward(tmp_path, tiny_model)
     trainer = make_trainer(Scripted, rewards=str(folder), critic="adapter", dataset=prompts(8))
-    rollout = first_rollout(trainer)
+    rollout = noted_rollouts(trainer)[0]
     # A value is read before its token: that of a token is the score of what precedes it.
     batch = rollout.batches[0]
     shortened = type(batch)(

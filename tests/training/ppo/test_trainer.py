@@ -2,16 +2,26 @@
 
 import math
 
+import pandas
 import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from rlhf.errors import ConfigError
+from rlhf.errors import ConfigError, StageError
 from rlhf.models.rollouts.engine import Sampled
+from rlhf.training.ppo.evaluation import evaluate_prompts
 from rlhf.training.ppo.normalisation import masked_mean, standardize
 from rlhf.training.ppo.trainer import PPOTrainer
-from tests.training.ppo.conftest import are_equal, column, copied, lora, prompts, variety
+from tests.training.ppo.conftest import (
+    are_equal,
+    column,
+    copied,
+    lora,
+    noted_rollouts,
+    prompts,
+    variety,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -135,6 +145,18 @@ def test_the_critic_has_its_own_learning_rate(make_trainer):
     assert are_equal(critic, copied(trainer.model.critic_parameters()))
 
 
+@pytest.mark.parametrize("critic", ["head", "adapter"])
+def test_the_optimizer_has_policy_and_critic_and_each_weight_once(critic, make_trainer):
+    trainer = make_trainer(critic=critic, critic_learning_rate=0.05)
+    trainer.model.requires_grad_(False)  # as a careless switch of adapters leaves it
+    groups = trainer.create_optimizer().param_groups
+    held = [(id(weight), group["lr"]) for group in groups for weight in group["params"]]
+    policy = [(id(weight), 1e-2) for weight in trainer.model.policy_parameters()]
+    theirs = [(id(weight), 0.05) for weight in trainer.model.critic_parameters()]
+    assert sorted(held) == sorted(policy + theirs)
+    assert all(weight.requires_grad for group in groups for weight in group["params"])
+
+
 def test_a_rollout_is_left_once_the_policy_has_moved_too_far(make_trainer):
     patient = make_trainer(max_steps=8, num_iterations=4)
     patient.train()
@@ -170,10 +192,10 @@ def test_kl_in_the_loss_holds_the_policy(make_trainer):
     kls = {}
     for coef in (0.0, 10.0):
         trainer = make_trainer(
-            kl_placement="loss", kl_estimator="k2", kl_coef=coef, max_steps=40, learning_rate=1e-3
+            kl_placement="loss", kl_estimator="k2", kl_coef=coef, max_steps=20, learning_rate=2e-3
         )
         trainer.train()
-        kls[coef] = sum(column(trainer, "kl")[-3:])
+        kls[coef] = sum(column(trainer, "kl_loss")[-8:])  # k2 of two rollouts, never negative
     assert kls[10.0] < 0.5 * kls[0.0]
 
 
@@ -225,6 +247,43 @@ def test_a_model_with_its_adapter_is_taken_as_it_is(make_trainer, tiny_model):
     assert column(trainer, "first_ratio_error") == [0.0]
 
 
+def test_an_adapter_of_another_name_is_refused(make_trainer, tiny_model):
+    from peft import get_peft_model
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    model = get_peft_model(base, lora(), adapter_name="mine")
+    with pytest.raises(ConfigError, match=r"is called mine; .* be called default"):
+        make_trainer(model=model, peft=None)
+
+
+def test_a_reward_function_gets_and_notes_what_trl_lets_it(make_trainer, tmp_path):
+    steps = []
+
+    def noting(completion_ids, trainer_state, log_metric, log_extra, **_):
+        steps.append(trainer_state.global_step)
+        log_metric("longest", max(len(ids) for ids in completion_ids))
+        log_extra("first", [f"token {ids[0]}" for ids in completion_ids])
+        log_extra("mixed", [1, *["two"] * (len(completion_ids) - 1)])
+        log_extra("score", ["mine"] * len(completion_ids))  # a column that there is
+        return variety(None, None, completion_ids)
+
+    trainer = make_trainer(rewards=noting, max_steps=8, log_completions=True)
+    trainer.train()
+    assert steps == [0, 4]
+    assert column(trainer, "longest") == [8.0, 8.0]
+    (table, _) = (pandas.read_parquet(path) for path in sorted(tmp_path.rglob("*.parquet")))
+    assert table["first"].str.fullmatch(r"token \d+").all()
+    assert table["score"].dtype == float
+    assert set(table["mixed"]) == {"1", "two"}
+
+    def short(completion_ids, log_extra, **_):
+        log_extra("first", [1])
+        return variety(None, None, completion_ids)
+
+    with pytest.raises(StageError, match=r"log_extra\('first'\) was given 1 values for 8"):
+        make_trainer(rewards=short).train()
+
+
 class Parrot(PPOTrainer):
     """Says the same three tokens to every prompt."""
 
@@ -272,6 +331,23 @@ def test_other_advantages(make_trainer):
     assert column(trainer, "grad_norm_policy")[0] > 0
 
 
+@pytest.mark.parametrize("critic", ["head", "adapter"])
+def test_no_forward_pass_is_done_twice(critic, make_trainer):
+    """4 micro-batches: each read once by policy and reference, and learnt from twice."""
+    trainer = make_trainer(critic=critic, rollout_copy="always")
+    roles = []
+    plain = trainer.model.forward
+
+    def noting(transcripts, role="policy", **options):
+        roles.append((role, torch.is_grad_enabled()))
+        return plain(transcripts, role, **options)
+
+    trainer.model.forward = noting
+    trainer.train()
+    counted = {each: roles.count(each) for each in set(roles)}
+    assert counted == {("policy", False): 4, ("reference", False): 4, ("policy", True): 8}
+
+
 def test_advantages_are_standardised_over_the_rollout(make_trainer):
     trainer = make_trainer()
     (rollout,) = noted_rollouts(trainer)
@@ -287,28 +363,40 @@ def test_advantages_are_standardised_over_the_rollout(make_trainer):
     assert torch.allclose(standardize(rollout.advantages, mask), rollout.advantages, atol=1e-4)
 
 
-def noted_rollouts(trainer) -> list:
-    rollouts = []
-    plain = trainer.fill
-
-    def noting(rollout):
-        plain(rollout)
-        rollouts.append(rollout)
-
-    trainer.fill = noting
-    trainer.train()
-    return rollouts
-
-
-def test_held_out_prompts_are_measured_alike_each_time(make_trainer):
+@pytest.mark.parametrize("normalization", ["none", "running"])
+def test_held_out_prompts_are_measured_alike_each_time(normalization, make_trainer):
     options = {"trainer_options": {"eval_dataset": prompts(5)}, "learning_rate": 0.0}
-    trainer = make_trainer(eval_strategy="steps", eval_steps=2, **options)
+    options |= {"reward_normalization": normalization}
+    trainer = make_trainer(eval_strategy="steps", eval_steps=4, max_steps=8, **options)
     trainer.train()
     scores = column(trainer, "eval_score")
     assert len(scores) == 2
     assert scores[0] == scores[1]  # nothing was learnt, so nothing else may differ
     assert column(trainer, "eval_num_prompts") == [5, 5]
     assert column(trainer, "eval_kl") == [0.0, 0.0]
+
+
+def test_held_out_prompts_are_scored_by_the_hook_too(make_trainer):
+    options = {"trainer_options": {"eval_dataset": prompts(5)}}
+    trainer = make_trainer(kind=Lengths, eval_strategy="steps", eval_steps=2, **options)
+    trainer.train()
+    assert column(trainer, "eval_score") == column(trainer, "eval_completion_length")
+
+
+def test_processes_measure_in_as_many_forward_passes(make_trainer, monkeypatch):
+    """Five prompts on two processes in pairs are 3 and 2; sharded weights need both as often."""
+    trainer = make_trainer(max_steps=4)
+    trainer.train()
+    calls, found = [], []
+    trainer.model.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[1]))
+    monkeypatch.setattr(type(trainer.args), "world_size", 2)
+    monkeypatch.setattr(trainer, "reduce", lambda numbers: numbers)
+    for process in (0, 1):
+        monkeypatch.setattr(type(trainer.args), "process_index", process)
+        found.append(evaluate_prompts(trainer, prompts(5)))
+        calls.append("end")
+    assert calls == [*(["policy", "reference"] * 2), "end"] * 2
+    assert [each["eval_num_prompts"] for each in found] == [3, 2]
 
 
 def test_an_evaluation_changes_nothing_in_the_training(make_trainer):

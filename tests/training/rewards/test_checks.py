@@ -1,7 +1,12 @@
 """Settings that cannot be meant are refused when they are read, each by its name."""
 
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
 import pytest
 
+from rlhf.cli import main
 from rlhf.errors import ConfigError
 from rlhf.training.arguments import parse_settings
 
@@ -31,11 +36,15 @@ EVERYWHERE = [
     ("--reward_clip 0", "--reward_clip 0.0: must be above 0"),
     ("--missing_eos_penalty -1", "--missing_eos_penalty -1.0"),
     ("--length_penalty inf", "--length_penalty inf: must be finite"),
+    ("--seed -1", "--seed -1: must be from 0 to 4294967295"),
+    ("--lora_r 0 --use_peft", "--lora_r 0: must be at least 1"),
+    ("--lora_dropout 1.5", "--lora_dropout 1.5: must be from 0 to 1"),
     ("--reward_weights 1 2", "--reward_weights: 2 for 1 sources"),
     ("--reward_weights nan", "must be finite, and not all 0"),
     ("--reward_weights 0", "must be finite, and not all 0"),
     ("--reward_funcs=", "--reward_funcs: an empty name"),
     ("--gate_dir g", "--gate_dir: 1 for 0 reward models"),
+    ("--eval_strategy steps", "--eval_strategy steps: no prompt is held out; give --eval_fraction"),
     ("--reward_normalization reference", "there is no reward model; choose running or none"),
     (
         "--steps_per_generation 3 --gradient_accumulation_steps 2 --num_generations 2 "
@@ -85,11 +94,28 @@ def test_no_source_of_rewards(verb):
         ("--kl_controller adaptive --kl_coef 0", "is 0 and would stay so"),
         ("--critic adapter", "--critic adapter: .* add --use_peft"),
         ("--critic_init reward", "there is none; choose zero"),
+        ("--fp16 true", "--fp16: not for PPO; use --bf16"),
+        ("--save_strategy epoch", "--save_strategy: PPO goes by optimizer steps"),
+        ("--neftune_noise_alpha 5", "--neftune_noise_alpha: not for PPO; leave it out"),
+        ("--label_smoothing_factor 0.1", "--label_smoothing_factor: not for PPO"),
+        ("--use_vllm true", "--use_vllm: serves LoRA adapters only; add --use_peft"),
     ],
 )
 def test_what_ppo_cannot_do(words, message):
     with pytest.raises(ConfigError, match=message):
         parse("ppo", *words.split())
+
+
+@pytest.mark.parametrize("verb", ["ppo", "rloo", "grpo"])
+def test_vllm_is_asked_for_before_anything_is_read(verb, monkeypatch, capsys):
+    words = [verb, *BASE, "--use_peft", "--use_vllm", "true"]
+    monkeypatch.setitem(sys.modules, "vllm", None)  # as where it is not installed
+    assert main(words) == 2
+    assert "use_vllm: vLLM is not installed; pip install vllm" in capsys.readouterr().err
+    package = ModuleType("vllm")
+    package.__spec__ = ModuleSpec("vllm", None)
+    monkeypatch.setitem(sys.modules, "vllm", package)
+    assert parse(verb, "--use_peft", "--use_vllm", "true").training.use_vllm
 
 
 @pytest.mark.parametrize(

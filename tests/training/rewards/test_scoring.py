@@ -168,11 +168,28 @@ def test_none_has_no_part_in_running_statistics():
 
 def test_held_out_prompts_leave_the_statistics_alone():
     sources = rewards(function_source([1.0, 3.0]), reward_normalization="running")
-    before = sources.state_dict()
+    before = sources.state_dict()["moments"]
     sources.score(episodes(1, 1), update=False)
-    assert sources.state_dict() == before
+    assert sources.state_dict()["moments"] == before
     sources.score(episodes(1, 1))
-    assert sources.state_dict() != before
+    assert sources.state_dict()["moments"] != before
+
+
+@pytest.mark.parametrize("is_restored", [False, True])
+def test_held_out_prompts_are_measured_by_the_statistics_of_the_first_rollout(is_restored):
+    def make():
+        by_column = function_source(lambda columns, **_: columns)
+        return rewards(by_column, reward_normalization="running")
+
+    sources = make()
+    sources.score(episodes(1, 1, columns=[0.0, 2.0]))  # mean 1, deviation 1
+    for value in (4.0, 400.0):
+        sources.score(episodes(1, 1, columns=[value, value + 2]))
+    if is_restored:
+        state, sources = sources.state_dict(), make()
+        sources.load_state_dict(state)
+    held_out = sources.score(episodes(1, 1, columns=[3.0, 0.0]), update=False).scores
+    assert held_out.tolist() == pytest.approx([2.0, -1.0])
 
 
 def test_statistics_of_two_ranks_are_those_of_one():
@@ -336,9 +353,11 @@ def test_every_kind_of_number_is_taken(values):
         ([nan, 1.0], "'f' gave NaN or infinity for 1 of 2 scores"),
         ([-inf, nan], "'f' gave NaN or infinity for 2 of 2 scores"),
         ([nan, None], "'f' gave NaN or infinity for 1 of 1 scores"),
+        ([1e39, 1.0], "'f' gave NaN or infinity for 1 of 2 scores"),
         ([[1.0], [1.0]], "gave 1 for the 3 tokens of completion 1"),
         ([[1.0], 1.0], "gave 1.0 for the 3 tokens of completion 1"),
         ([[nan], [1.0, 1.0, 1.0]], "'f' gave NaN or infinity for 1 of 1 scores"),
+        ([[1.0], [1.0, -1e39, 1.0]], "'f' gave NaN or infinity for 1 of 3 scores"),
         ([["a"], [1.0, 1.0, 1.0]], "'f' returned 'a', which is no number"),
     ],
 )
@@ -354,6 +373,29 @@ def test_a_function_that_raises_is_named_with_the_first_prompt():
 
     with pytest.raises(StageError, match=r"'f' raised KeyError: 'answer' .first prompt: 'Bread\?'"):
         rewards(function_source(function)).score(episodes(1, 1))
+
+
+def test_a_function_that_exits_does_not_end_the_run_without_a_word():
+    def function(**kwargs):
+        raise SystemExit(0)
+
+    with pytest.raises(StageError, match="'f' raised SystemExit: 0"):
+        rewards(function_source(function)).score(episodes(1))
+
+
+def test_what_a_function_does_to_its_arguments_stays_there():
+    def function(prompts, completions, completion_ids, answer, **kwargs):
+        prompts[0][0]["content"] = "gone"
+        prompts[0].append({"role": "assistant", "content": "yes"})
+        completion_ids[0].clear()
+        answer[0].clear()
+        return [1.0]
+
+    batch = episodes(3, prompts=[[dict(PROMPT[0])]], answer=[["x"]])
+    rewards(function_source(function)).score(batch)
+    assert batch.prompts == [PROMPT]
+    assert batch.completion_ids == [[0, 1, 2]]
+    assert batch.columns == {"answer": [["x"]]}
 
 
 def test_an_interrupt_is_no_failure_of_the_function():

@@ -227,9 +227,16 @@ def test_what_names_no_reward_function_is_refused(name, message, functions):
         find_function(name.format(file=functions))
 
 
-def test_a_file_that_breaks_when_imported(functions):
-    functions.write_text("raise OSError('no such disk')\n")
-    with pytest.raises(ConfigError, match=r"cannot be imported \(OSError: no such disk\)"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("raise OSError('no such disk')", r"OSError: no such disk"),
+        ("import sys; sys.exit(0)", "SystemExit: 0"),  # a script, run as it is imported
+    ],
+)
+def test_a_file_that_breaks_when_imported(text, message, functions):
+    functions.write_text(f"{text}\n")
+    with pytest.raises(ConfigError, match=rf"cannot be imported \({message}\)"):
         find_function(f"{functions}:length")
 
 

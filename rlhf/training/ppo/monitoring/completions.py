@@ -79,7 +79,8 @@ def completion_table(rollout_number: int, record: RolloutRecord) -> "pandas.Data
     for name, values in (("reward", record.rewards), ("advantage", record.advantages)):
         if values is not None:
             columns[name] = values.tolist()
-    return pandas.DataFrame(columns)
+    noted = {name: each for name, each in record.noted_columns.items() if name not in columns}
+    return pandas.DataFrame(columns | {name: _of_one_kind(each) for name, each in noted.items()})
 
 
 def send_table(report_to: Sequence[str], frame: "pandas.DataFrame") -> None:
@@ -99,6 +100,13 @@ def send_table(report_to: Sequence[str], frame: "pandas.DataFrame") -> None:
 def _prompt_text(prompt: PromptContent) -> str:
     """A prompt in one column, whether it is text or messages."""
     return _whole(prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False))
+
+
+def _of_one_kind(values: Sequence[Any]) -> list[Any]:
+    """Numbers as they are, else all as text: Parquet wants one kind in a column."""
+    if all(value is None or isinstance(value, int | float) for value in values):
+        return list(values)
+    return [None if value is None else _whole(str(value)) for value in values]
 
 
 def _whole(text: str) -> str:

@@ -26,13 +26,14 @@ def rollout_metrics(
 ) -> dict[str, float]:
     """What a rollout shows before it is learnt from, over the completions of all ranks.
 
-    Scores with their 95% interval over prompts, rewards, `kl` in nats a completion, length in
+    Scores and rewards with their 95% intervals over prompts, `kl` in nats a completion, length in
     tokens, shares (0 to 1) of completions that ended and of repeated word trigrams, and, where
     the record has them, entropy, values and the engine's distance from the trainer's own
-    log-probabilities (nats a token). `reduce` sums over ranks, `reduce_max` takes the largest.
+    log-probabilities (nats a token). What reward functions noted is of this rank. `reduce` sums
+    over ranks, `reduce_max` takes the largest.
     """
     reduce, reduce_max = reduce or _alone, reduce_max or _alone
-    found = completion_metrics(record, reduce=reduce)
+    found = dict(record.noted_metrics) | completion_metrics(record, reduce=reduce)
     found["kl_coef"] = kl_coef
     found |= {
         # A source may pass over a completion (TRL: None, here NaN), which says nothing of it.
@@ -40,7 +41,7 @@ def rollout_metrics(
         for name, scores in record.source_scores.items()
     }
     if record.rewards is not None:
-        found["reward"] = _mean(record.rewards, reduce)
+        found |= _with_interval("reward", record.rewards, record.groups, reduce)
     if record.entropies is not None:
         found["entropy"] = _mean(record.entropies, reduce)
     if record.values is not None and record.returns is not None:
@@ -70,18 +71,14 @@ def eval_metrics(record: RolloutRecord, *, reduce: Reduce | None = None) -> dict
 def completion_metrics(record: RolloutRecord, *, reduce: Reduce | None = None) -> dict[str, float]:
     """Score, KL (with its standard error), length, ending and repetition of completions."""
     reduce = reduce or _alone
-    score, score_error, num_groups = _mean_and_error(record.scores, record.groups, reduce)
     kl, kl_error, _ = _mean_and_error(record.kls, record.groups, reduce)
-    half = score_error * float(t.ppf(1 - _TAIL, max(num_groups - 1, 1)))
     columns = {
         "completion_length": [float(each) for each in record.num_tokens],
         "ended_rate": [float(each) for each in record.ended],
         "repetition": [repetition(text) for text in record.completions],
     }
     return {
-        "score": score,
-        "score_ci_low": score - half,
-        "score_ci_high": score + half,
+        **_with_interval("score", record.scores, record.groups, reduce),
         "score_std": _deviation(record.scores, reduce),
         "kl": kl,
         "kl_se": kl_error,
@@ -135,6 +132,15 @@ def _deviation(values: Tensor, reduce: Reduce) -> float:
     numbers = values.detach().double()
     whole = torch.ones_like(numbers, dtype=torch.bool)
     return math.sqrt(masked_variance(numbers, whole, reduce))
+
+
+def _with_interval(
+    name: str, values: Tensor, groups: Sequence[int], reduce: Reduce
+) -> dict[str, float]:
+    """The mean of [N] over all ranks under `name`, and its 95% interval (Student's t)."""
+    mean, error, num_groups = _mean_and_error(values, groups, reduce)
+    half = error * float(t.ppf(1 - _TAIL, max(num_groups - 1, 1)))
+    return {name: mean, f"{name}_ci_low": mean - half, f"{name}_ci_high": mean + half}
 
 
 def _mean_and_error(

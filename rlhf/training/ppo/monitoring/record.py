@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -17,6 +18,7 @@ class RolloutRecord:
     `rewards` (summed over its tokens) and `advantages` (their mean over its tokens). Per token
     [M], completions one after the other: `logps` by the trainer, `sampler_logps` by the engine,
     `values`, `returns` and `entropies`; the last three are empty or None where nothing has them.
+    `noted_metrics` and `noted_columns` [N] are what reward functions added.
     """
 
     prompts: Sequence[PromptContent]
@@ -33,6 +35,8 @@ class RolloutRecord:
     values: Tensor | None = None
     returns: Tensor | None = None
     entropies: Tensor | None = None
+    noted_metrics: Mapping[str, float] = field(default_factory=dict)
+    noted_columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sizes = {len(self.prompts), len(self.completions), len(self.num_tokens), len(self.ended)}
