@@ -73,7 +73,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--episodes", type=int, default=192, help="completions learnt from")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, a thread each")
     parser.add_argument("--num_iterations", type=int, default=2, help="PPO epochs")
-    parser.add_argument("--learning_rate", type=float, default=2e-4)
+    parser.add_argument("--learning_rate", type=float, default=5e-4)
     parser.add_argument("--kl_coef", type=float, default=0.05)
     parser.add_argument("--missing_eos_penalty", type=float, default=1.0)
     for side in SIDES:
