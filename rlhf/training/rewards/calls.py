@@ -8,6 +8,7 @@ apply) for each completion. Beyond TRL, a list of numbers for each completion sc
 import asyncio
 import inspect
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from math import isfinite, nan
@@ -47,7 +48,7 @@ def call_function(name: str, function: Callable[..., Any], episodes: Episodes) -
             **_columns(episodes),
         )
         if inspect.isawaitable(returned):  # TRL takes async functions too
-            returned = asyncio.run(_awaited(returned))
+            returned = _finished(returned)
     except RlhfError:
         raise
     except (Exception, SystemExit) as error:
@@ -118,8 +119,16 @@ def _columns(episodes: Episodes) -> dict[str, Any]:
     return columns | dict(episodes.extras) | own
 
 
-async def _awaited(value: Any) -> Any:
-    return await value
+def _finished(awaitable: Any) -> Any:
+    """What `awaitable` gives, by an event loop in a thread of its own: a notebook's runs in this
+    one already, and a second is refused there.
+    """
+
+    async def awaited() -> Any:
+        return await awaitable
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(lambda: asyncio.run(awaited())).result()
 
 
 def _wrong(name: str, what: str) -> StageError:

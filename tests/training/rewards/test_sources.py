@@ -1,6 +1,7 @@
 """Where rewards come from: what is found, what is refused, and what is noted of it."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -208,6 +209,21 @@ def test_an_async_function_is_awaited(functions):
     assert asyncio.iscoroutinefunction(find_function(f"{functions}:later"))
     scored = load(Stage(funcs=[f"{functions}:later"])).score(one_episode())
     assert scored.scores.tolist() == [2.0]
+
+
+def test_an_async_function_is_awaited_where_a_loop_runs_already(functions):
+    sources = load(Stage(funcs=[f"{functions}:later"]))
+
+    async def in_a_notebook():
+        return sources.score(one_episode())
+
+    assert in_a_loop_of_its_own(in_a_notebook).scores.tolist() == [2.0]
+
+
+def in_a_loop_of_its_own(function):
+    """Other tests of this process may have left a running loop in this thread."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(lambda: asyncio.run(function())).result()
 
 
 @pytest.mark.parametrize(
