@@ -24,7 +24,7 @@ from rlhf.models.prefix_sharing import sharing_prefixes
 from rlhf.models.registry import model_identity, resolve_model
 from rlhf.models.trl_compat import train_from
 from rlhf.records import content_hash
-from rlhf.training.arguments import ONLINE, OnlineArguments, RewardArguments, Settings
+from rlhf.training.arguments import ONLINE, Settings
 from rlhf.training.checkpoints import (
     CheckpointKeeper,
     Claim,
@@ -36,6 +36,7 @@ from rlhf.training.checkpoints import (
 )
 from rlhf.training.examination import count_cut_by_context, examine_stage
 from rlhf.training.monitoring import FiniteGuard, LogWriter, log_rows, mean_loss
+from rlhf.training.options import OnlineArguments, RewardArguments
 from rlhf.training.rewards.checks import gate_folders
 from rlhf.training.saving import disk_errors
 

@@ -31,8 +31,8 @@ class Killer(TrainerCallback):
 
 
 def run_until_killed(words):
-    recipe = importlib.import_module(f"rlhf.training.{words[0]}")
-    recipe.callbacks = lambda settings: [*callbacks(settings), Killer()]
+    trainer = importlib.import_module(f"rlhf.training.{words[0]}.trainer")
+    trainer.callbacks = lambda settings: [*callbacks(settings), Killer()]
     return main(words)
 
 

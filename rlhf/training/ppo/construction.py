@@ -17,7 +17,7 @@ from rlhf.models.actor_critic_building import without_dropout
 from rlhf.models.generation import context_length, end_token_ids
 from rlhf.models.rollouts.engine import RolloutEngine, Sampling, make_engine
 from rlhf.models.rollouts.vllm_engine import VllmOptions
-from rlhf.training.arguments import OnlineArguments
+from rlhf.training.options import OnlineArguments
 from rlhf.training.ppo.config import PPOConfig
 from rlhf.training.ppo.config_checks import refuse_impossible_ppo, refuse_uneven_rollouts
 from rlhf.training.ppo.kl import AdaptiveKL, FixedKL

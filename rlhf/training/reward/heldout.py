@@ -16,7 +16,7 @@ from rlhf.manifest import json_lines
 from rlhf.models.reward_spec import RewardSpec
 from rlhf.models.scoring import RewardModel
 from rlhf.records import PromptContent, content_hash
-from rlhf.training.reward.labels import is_tie
+from rlhf.training.preferences.labels import is_tie
 from rlhf.training.reward.metrics import calibration_error, longer_accuracy, pair_accuracy
 
 MAX_SAMPLE = 300

@@ -8,12 +8,10 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import EarlyStoppingCallback
 from trl import get_peft_config
 
 from rlhf.data.columns import Columns
 from rlhf.data.tokenization import Renderer
-from rlhf.errors import ConfigError, StageError
 from rlhf.evaluation.gate.heldout import HELDOUT_NAME, TRAIN_SAMPLE_NAME
 from rlhf.manifest import file_sha256, write_text
 from rlhf.models.loading import HEAD_NAME, reward_head
@@ -21,7 +19,14 @@ from rlhf.models.reward_checks import require_checkpoint_heads
 from rlhf.models.reward_ensemble import add_members, load_members, member_names
 from rlhf.models.reward_spec import RewardSpec, base_record, tokenizer_sha256
 from rlhf.training.arguments import Settings
-from rlhf.training.reward.batches import GroupedBatches
+from rlhf.training.preferences.batches import GroupedBatches
+from rlhf.training.preferences.labels import LabelPlan, is_tie
+from rlhf.training.preferences.stopping import (
+    early_stopping,
+    keep_best,
+    refuse_nothing_to_stop_by,
+    stopping_summary,
+)
 from rlhf.training.reward.heldout import (
     heldout_metrics,
     num_trained_on,
@@ -31,7 +36,6 @@ from rlhf.training.reward.heldout import (
     score_statistics,
     train_metrics,
 )
-from rlhf.training.reward.labels import LabelPlan, is_tie
 from rlhf.training.reward.rows import RewardRows, read_columns
 from rlhf.training.reward.scorer import load_scorer
 from rlhf.training.reward.trainer import GuardedRewardTrainer, TrainedRows
@@ -59,7 +63,7 @@ def train_reward(settings: Settings) -> None:
     inputs = load_inputs(settings)
     renderer = load_renderer(settings)
     rows = read_columns(settings, renderer, inputs)
-    refuse_nothing_to_stop_by(settings, rows)
+    refuse_nothing_to_stop_by(settings, rows.heldout)
 
     # 2. Take the output folder: continue an interrupted run of the same settings and data.
     claim = claim_output(settings, inputs)
@@ -135,7 +139,7 @@ def make_trainer(
         eval_dataset=Dataset.from_list(eval_rows) if eval_rows else None,
         processing_class=renderer.tokenizer,
         peft_config=lora,
-        callbacks=[*callbacks(settings), *early_stopping(settings)],
+        callbacks=[*callbacks(settings), *early_stopping(settings.stage)],
         rows=trained,
     )
     model.config.num_labels = num_heads
@@ -157,21 +161,7 @@ def reward_arguments(settings: Settings) -> Any:
     arguments.remove_unused_columns = False  # transformers knows nothing of the labels' columns
     if stage.num_members > 1:  # each backward pass reaches one member
         arguments.ddp_find_unused_parameters = True
-    if stage.early_stopping_patience:
-        if arguments.eval_strategy.value == "no":
-            arguments.eval_strategy = arguments.save_strategy
-            arguments.eval_steps = arguments.save_steps
-        if arguments.eval_strategy != arguments.save_strategy or (
-            arguments.eval_strategy.value == "steps" and arguments.save_steps % arguments.eval_steps
-        ):
-            raise ConfigError(
-                "--early_stopping_patience: the best checkpoint is kept, so --save_strategy must "
-                "be --eval_strategy and --save_steps a multiple of --eval_steps"
-            )
-        arguments.load_best_model_at_end = True
-        arguments.metric_for_best_model = "eval_loss"
-        arguments.greater_is_better = False
-        arguments.restore_callback_states_from_checkpoint = True  # how often it was no better
+    keep_best(arguments, stage.early_stopping_patience)
     return arguments
 
 
@@ -180,21 +170,6 @@ def without_dropout(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-
-
-def early_stopping(settings: Settings) -> list[EarlyStoppingCallback]:
-    """The callback that stops a run once its held-out loss no longer falls, where asked for."""
-    patience = settings.stage.early_stopping_patience
-    return [EarlyStoppingCallback(early_stopping_patience=patience)] if patience else []
-
-
-def refuse_nothing_to_stop_by(settings: Settings, rows: RewardRows) -> None:
-    """ConfigError when early stopping is asked for and no pair is held out."""
-    if settings.stage.early_stopping_patience and not rows.heldout:
-        raise ConfigError(
-            "--early_stopping_patience: no pair is held out; give --eval_fraction above 0 or "
-            "--eval_dataset_name"
-        )
 
 
 def trained_rows(rows: RewardRows, settings: Settings) -> TrainedRows:
@@ -266,17 +241,7 @@ def stopping_metrics(trainer: GuardedRewardTrainer, settings: Settings) -> dict[
     """
     if not settings.stage.early_stopping_patience:
         return {}
-    state = trainer.state
-    best = Path(settings.training.output_dir) / f"checkpoint-{state.best_global_step}"
-    if state.best_global_step and not best.is_dir():
-        raise StageError(
-            f"{best}: the best checkpoint is gone, and the last one would stand in for it "
-            "without a word; train again with --restart"
-        )
-    if state.best_model_checkpoint and len(trainer.members) > 1:
-        load_members(trainer.model, Path(state.best_model_checkpoint))
-    return {
-        "stopped_early": state.global_step < state.max_steps,
-        "best_step": state.best_global_step,
-        "best_eval_loss": state.best_metric,
-    }
+    metrics = stopping_summary(trainer.state, settings.training.output_dir)
+    if trainer.state.best_model_checkpoint and len(trainer.members) > 1:
+        load_members(trainer.model, Path(trainer.state.best_model_checkpoint))
+    return metrics

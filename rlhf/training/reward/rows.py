@@ -8,7 +8,7 @@ from rlhf.data.doctor import Side
 from rlhf.data.formats import Pair, preference_pairs
 from rlhf.data.tokenization import Renderer
 from rlhf.training.arguments import Settings
-from rlhf.training.reward.labels import (
+from rlhf.training.preferences.labels import (
     LabelPlan,
     label_columns,
     labelled_pairs,

@@ -15,7 +15,7 @@ from rlhf.models.reward_ensemble import active_member, keep_trainable, members_o
 from rlhf.models.reward_spec import DEFAULT_HEAD
 from rlhf.models.trl_compat import note_batch_metric
 from rlhf.training.monitoring import FiniteLoss
-from rlhf.training.reward.batches import (
+from rlhf.training.preferences.batches import (
     LABEL_COLUMNS,
     GroupedBatches,
     GroupedLoader,

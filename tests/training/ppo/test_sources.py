@@ -8,7 +8,7 @@ import torch
 from rlhf.errors import ConfigError
 from rlhf.models.rollouts.engine import Sampled
 from rlhf.models.scoring import RewardModel
-from rlhf.training.arguments import OnlineArguments
+from rlhf.training.options import OnlineArguments
 from rlhf.training.ppo.config import PPOConfig
 from rlhf.training.ppo.trainer import PPOTrainer
 from rlhf.training.rewards.sources import load_sources

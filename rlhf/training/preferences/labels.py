@@ -9,7 +9,8 @@ from rlhf.data.formats import Pair
 from rlhf.data.losses import DataLosses
 from rlhf.errors import DataError, nearest_hint
 from rlhf.models.reward_spec import DEFAULT_HEAD
-from rlhf.training.arguments import RewardArguments, parse_criteria
+from rlhf.training.arguments import parse_criteria
+from rlhf.training.options import PreferenceArguments, RewardArguments
 
 _TURNED = {"chosen": "rejected", "rejected": "chosen", "tie": "tie"}
 
@@ -38,14 +39,14 @@ class LabelPlan:
         return f"{labels}, {ties}" + f"; score = {heads}" * self.by_criteria
 
 
-def plan_labels(arguments: RewardArguments, pairs: Sequence[Pair], name: str) -> LabelPlan:
+def plan_labels(arguments: PreferenceArguments, pairs: Sequence[Pair], name: str) -> LabelPlan:
     """The plan for training pairs read from `name`.
 
     "auto" labels are soft where some pair carries p_chosen or a criterion's; ties are kept with
     soft labels and dropped with hard ones, unless the settings say. DataError when soft labels
     are asked for and there are none.
     """
-    heads = parse_criteria(arguments.criteria)
+    heads = parse_criteria(arguments.criteria) if isinstance(arguments, RewardArguments) else {}
     says = any(pair.p_chosen is not None for pair in pairs) or bool(heads)
     if arguments.labels == "soft" and not says:
         raise DataError(f"{name}: no row carries p_chosen; add the column, or --labels hard")

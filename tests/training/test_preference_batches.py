@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf.training.reward.batches import GroupedBatches, PairCollator, pack_sizes
+from rlhf.training.preferences.batches import GroupedBatches, PairCollator, pack_sizes
 
 GROUPS = ["a", "a", "a", None, "b", "b", None, "c", "c", "c", "c", "c"]
 

@@ -8,8 +8,9 @@ import pytest
 from rlhf.data.formats import Pair
 from rlhf.data.losses import DataLosses
 from rlhf.errors import ConfigError, DataError
-from rlhf.training.arguments import RewardArguments, parse_criteria
-from rlhf.training.reward.labels import (
+from rlhf.training.arguments import parse_criteria
+from rlhf.training.options import RewardArguments
+from rlhf.training.preferences.labels import (
     LabelPlan,
     label_columns,
     labelled_pairs,

@@ -1,0 +1,1 @@
+"""What stages share that learn from pairs: labels, batches of rankings, stopping early."""
