@@ -68,6 +68,11 @@ def write_rows(path: Path, train: Sequence[dict], scored: dict[str, Sequence[lis
 
 def measure(run: Run, folder: Path, name: str) -> dict[str, Any]:
     """The result of `run`, made in a fresh process; one that is in `folder` already is read."""
+    return measure_with(__file__, run, folder, name)
+
+
+def measure_with(script: str, run: Any, folder: Path, name: str) -> dict[str, Any]:
+    """The same by any `script` that takes the files of a run (a dataclass) and of its result."""
     spec, result = folder / f"{name}.run.json", folder / f"{name}.json"
     described = json.dumps(asdict(run), indent=1)
     if result.is_file() and spec.is_file() and spec.read_text() == described:
@@ -75,7 +80,7 @@ def measure(run: Run, folder: Path, name: str) -> dict[str, Any]:
         return dict(json.loads(result.read_text()))
     result.unlink(missing_ok=True)
     spec.write_text(described)
-    command = [sys.executable, __file__, str(spec), str(result)]
+    command = [sys.executable, script, str(spec), str(result)]
     subprocess.run(command, check=True, env=os.environ | _BEFORE_IMPORT)
     return dict(json.loads(result.read_text()))
 
@@ -214,12 +219,12 @@ def resident_gb() -> float | None:
 
 def train_steps(run: Run, settings: Any, trainer: Any) -> None:
     from rlhf.models.trl_compat import train_from
-    from rlhf.training.stage import shared_prefixes
+    from rlhf.training.fast_forward import fast_forward
 
     if run.side == "stock":
         trainer.train()
         return
-    with shared_prefixes(trainer, settings):
+    with fast_forward(trainer, settings):
         train_from(trainer, None)
 
 

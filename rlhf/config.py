@@ -51,7 +51,14 @@ def parse_config(
 # written, and on which device. Every other setting changes what is learnt.
 _FREE_KEYS = {
     *("output_dir", "restart", "accelerate_config", "max_loss", "run_name", "project"),
-    *("report_to", "disable_tqdm", "use_cpu", "local_rank", "resume_from_checkpoint"),
+    *(
+        "report_to",
+        "ref_cache_dir",
+        "disable_tqdm",
+        "use_cpu",
+        "local_rank",
+        "resume_from_checkpoint",
+    ),
     *("dataloader_num_workers", "dataloader_pin_memory", "dataset_num_proc", "debug"),
 }
 _FREE_PREFIXES = ("log", "save_", "hub_", "push_to_hub", "trackio", "eval_steps", "ddp_timeout")

@@ -148,16 +148,18 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
-def make_folder(folder: Path) -> Path:
-    """Create a folder to write to, or say in one line why that is not possible."""
+def make_folder(folder: Path, option: str = "--output_dir") -> Path:
+    """Create a folder to write to, or say in one line why that is not possible and which option
+    names another.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StageError(
-            f"{folder}: cannot be created ({error.strerror}); choose another --output_dir"
+            f"{folder}: cannot be created ({error.strerror}); choose another {option}"
         ) from None
     if not os.access(folder, os.W_OK):
-        raise StageError(f"{folder}: not writable; choose another --output_dir")
+        raise StageError(f"{folder}: not writable; choose another {option}")
     return folder
 
 

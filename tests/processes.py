@@ -18,6 +18,8 @@ _CONTEXT.set_forkserver_preload(
     [
         "rlhf.training.ppo.recipe",
         "rlhf.training.online_trl",
+        "rlhf.training.online_dpo.recipe",
+        "rlhf.training.kto.recipe",
         "rlhf.training.reward.recipe",
         "rlhf.evaluation.study",
         "rlhf.evaluation.gate.study",

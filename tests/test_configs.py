@@ -11,10 +11,10 @@ from rlhf.config import parse_config
 from rlhf.errors import ConfigError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-STAGES = ("sft", "reward", "dpo", "ppo", "rloo", "grpo")
+STAGES = ("sft", "reward", "dpo", "kto", "ppo", "rloo", "grpo", "online_dpo")
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
 NOT_ALONE = {"ratings"}  # configured in a pipeline: a rating campaign has no size of machine
-STAGE_FILES = [path for path in FILES if path.stem in STAGES]
+STAGE_FILES = [path for path in FILES if path.stem in STAGES and path.parts[0] != "sweep"]
 
 
 def test_there_are_configs_for_each_stage_at_two_sizes():
@@ -51,6 +51,9 @@ def read(path: Path, tmp_path: Path) -> None:
             config = tmp_path / f"{stage.name}.yaml"
             config.write_text(yaml.safe_dump(stage.config))
             assert verb_module(stage.name).parse(["--config", str(config)]) is not None
+    elif path.parts[0] == "sweep":
+        words = [str(CONFIGS / path), "--output_dir", str(tmp_path / "out")]
+        assert verb_module("sweep").plan(words).stage == path.stem
     elif path.parts[0] == "campaigns":
         from rlhf.feedback.campaign_file import plan_campaign
 

@@ -11,7 +11,7 @@ FLOORS = [
     ["rlhf.manifest", "rlhf.config", "rlhf.records", "rlhf.errors"],
     ["rlhf.models", "rlhf.data", "rlhf.feedback"],
     ["rlhf.training", "rlhf.evaluation"],
-    ["rlhf.pipeline", "rlhf.report"],
+    ["rlhf.sweep", "rlhf.export", "rlhf.pipeline", "rlhf.report"],
     ["rlhf.cli", "annotation_ui"],
 ]
 MAY_IMPORT = {"annotation_ui": {"rlhf.records", "rlhf.errors", "rlhf.manifest", "rlhf.feedback"}}

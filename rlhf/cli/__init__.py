@@ -21,11 +21,16 @@ VERBS = {
     "score": "rlhf.cli.score",
     "gate": "rlhf.cli.gate",
     "dpo": "rlhf.cli.dpo",
+    "kto": "rlhf.cli.kto",
     "ppo": "rlhf.cli.ppo",
     "rloo": "rlhf.cli.rloo",
     "grpo": "rlhf.cli.grpo",
+    "online_dpo": "rlhf.cli.online_dpo",
+    "sweep": "rlhf.cli.sweep",
     "evaluate": "rlhf.cli.evaluate",
     "report": "rlhf.cli.report",
+    "export": "rlhf.cli.export",
+    "chat": "rlhf.cli.chat",
     "doctor": "rlhf.cli.doctor",
     "clean": "rlhf.cli.clean",
     "pull": "rlhf.cli.pull",
@@ -44,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return verb_module(words[0]).main(words[1:]) or 0
     except KeyboardInterrupt:
-        print(
-            "rlhf: interrupted; run it again (without --from_stage or --restart) to go on",
-            file=sys.stderr,
-        )
+        given = {word.partition("=")[0] for word in words}
+        anew = " or ".join(sorted(given & {"--from_stage", "--restart"}))
+        without = f" without {anew}" if anew else ""
+        print(f"rlhf: interrupted; run it again{without} to go on", file=sys.stderr)
         return 130
     except Exception as error:
         if debug:

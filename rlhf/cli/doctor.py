@@ -18,8 +18,9 @@ SUMMARY = "say what a stage would cut, drop or mis-template of its data, before 
 EXAMPLE = "rlhf doctor --config configs/reward.yaml --dataset_name pairs.jsonl"
 
 OFFLINE = ("sft", "reward", "dpo")
-ONLINE = ("ppo", "rloo", "grpo")
-TRAINING = (*OFFLINE, *ONLINE)
+UNPAIRED = ("kto",)
+ONLINE = ("ppo", "rloo", "grpo", "online_dpo")
+TRAINING = (*OFFLINE, *UNPAIRED, *ONLINE)
 SAMPLING = ("sample", "evaluate")
 
 
@@ -102,16 +103,19 @@ def _jobs(words: Sequence[str], stage: str | None) -> Iterator[_Job]:
 def deduced_stage(config: Path | None, words: Sequence[str]) -> str:
     """The stage that a YAML is for: by a word of its name, else as the only one to know its keys.
 
-    Of those who learn from what they sample, too, only where none of the others knows all keys:
-    `beta` alone is DPO's. ConfigError naming --stage when neither tells.
+    Of those who learn from single labels, or from what they sample, only where none of the
+    others knows all keys: `beta` alone is DPO's. ConfigError naming --stage when neither tells.
     """
     if config is not None:
         parts = config.stem.replace("-", "_").replace(".", "_").split("_")
+        if "online_dpo" in config.stem.replace("-", "_").replace(".", "_"):
+            return "online_dpo"  # it has dpo for a part
         named = [stage for stage in (*TRAINING, *SAMPLING) if stage in parts]
         if len(named) == 1:
             return named[0]
-    fitting = [stage for stage in OFFLINE if _knows_keys(stage, words)]
-    fitting = fitting or [stage for stage in ONLINE if _knows_keys(stage, words)]
+    fitting: list[str] = []
+    for group in (OFFLINE, UNPAIRED, ONLINE):
+        fitting = fitting or [stage for stage in group if _knows_keys(stage, words)]
     if len(fitting) == 1:
         return fitting[0]
     where = f"{config}: neither its name nor its keys say" if config else "nothing says"

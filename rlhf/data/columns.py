@@ -6,9 +6,9 @@ nothing is left for TRL to lose.
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from rlhf.data.formats import Demo, Pair
+from rlhf.data.formats import Demo, Pair, Unpaired
 from rlhf.data.losses import ROW_ADVICE, DataLosses
 from rlhf.data.progress import with_progress
 from rlhf.data.tokenization import Renderer
@@ -17,18 +17,25 @@ from rlhf.errors import DataError
 IGNORED = -100
 """The label of a token that no loss is taken on."""
 
+_CUT = {"keep_start": "end of a completion cut", "keep_end": "beginning of the prompt cut"}
+
 Columns = list[dict[str, Any]]
-_Row = TypeVar("_Row", Pair, Demo)
+_Row = TypeVar("_Row", Pair, Demo, Unpaired)
 _Ids = TypeVar("_Ids")
 
 
 def dpo_columns(
-    pairs: Iterable[Pair], renderer: Renderer, max_length: int | None, losses: DataLosses
+    pairs: Iterable[Pair],
+    renderer: Renderer,
+    max_length: int | None,
+    losses: DataLosses,
+    truncation: Literal["keep_start", "keep_end"] | None = None,
 ) -> tuple[Columns, list[Pair]]:
     """Rows of `prompt_ids`, `chosen_ids`, `rejected_ids`, and the pairs that they are of.
 
-    A completion over `max_length` (prompt included, in tokens) is cut, so it loses its end
-    token; a pair of which nothing different is left is dropped.
+    A pair with a side over `max_length` tokens, prompt included, is dropped; with a `truncation`
+    it is cut as `cut_pair` does and counted. A pair of which nothing different is left, or no
+    prompt, is dropped too.
     """
     kept: list[Pair] = []
     rows: Columns = []
@@ -36,27 +43,49 @@ def dpo_columns(
         if (ids := rendered(pair_ids, pair, renderer, losses)) is None:
             continue
         prompt, chosen, rejected = ids
-        room = None if max_length is None else max_length - len(prompt)
-        if not prompt:
+        length = len(prompt) + max(len(chosen), len(rejected))
+        too_long, limit = False, f"--max_length {max_length}"
+        if max_length is not None and length > max_length:
+            too_long = True
+            if truncation is not None:
+                prompt, chosen, rejected = cut_pair(ids, max_length, truncation)
+        if not ids[0]:
             losses.drop("no prompt tokens to condition on", pair.place)
-        elif room is not None and room <= 0:
-            losses.drop(f"prompt fills --max_length {max_length}", pair.place)
-        elif not chosen[:room] or not rejected[:room]:
+        elif not ids[1] or not ids[2]:
             losses.drop("completion without tokens", pair.place)
-        elif chosen[:room] == rejected[:room]:
-            losses.drop(_same_tokens(room, chosen, rejected, max_length), pair.place)
+        elif ids[1] == ids[2]:
+            losses.drop("identical tokens in chosen and rejected", pair.place)
+        elif too_long and truncation is None:
+            losses.drop(f"over {limit}", pair.place)
+        elif not chosen or not rejected:
+            losses.drop(f"prompt fills {limit}", pair.place)
+        elif not prompt:
+            losses.drop(f"completion fills {limit}", pair.place)
+        elif chosen == rejected:
+            losses.drop(f"identical once cut to {limit}", pair.place)
         else:
-            if room is not None and max(len(chosen), len(rejected)) > room:
-                losses.shorten(f"over --max_length {max_length}", pair.place)
+            if too_long and truncation is not None:
+                losses.shorten(f"over {limit}, {_CUT[truncation]}", pair.place)
             kept.append(pair)
-            rows.append(
-                {
-                    "prompt_ids": prompt,
-                    "chosen_ids": chosen[:room],
-                    "rejected_ids": rejected[:room],
-                }
-            )
+            rows.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
     return rows, kept
+
+
+def cut_pair(
+    ids: tuple[list[int], list[int], list[int]], max_length: int, side: str
+) -> tuple[list[int], list[int], list[int]]:
+    """(prompt, chosen, rejected) of which neither side is over `max_length` tokens with its prompt.
+
+    "keep_start" cuts the ends of completions, which lose their end token; "keep_end" the beginning
+    of the prompt, by as much as the longer side needs, so that both still have one prompt. TRL
+    would cut each side by itself, and the two would answer different prompts.
+    """
+    prompt, chosen, rejected = ids
+    if side == "keep_end":
+        surplus = len(prompt) + max(len(chosen), len(rejected)) - max_length
+        return prompt[max(surplus, 0) :], chosen, rejected
+    room = max(max_length - len(prompt), 0)
+    return prompt, chosen[:room], rejected[:room]
 
 
 def reward_columns(
@@ -174,11 +203,3 @@ def rendered(
     except DataError as error:
         losses.drop(str(error).removeprefix(f"{row.place}: ").partition("; ")[0], row.place)
     return None
-
-
-def _same_tokens(
-    room: int | None, chosen: list[int], rejected: list[int], max_length: int | None
-) -> str:
-    if room is not None and chosen != rejected:
-        return f"identical once cut to --max_length {max_length}"
-    return "identical tokens in chosen and rejected"

@@ -1,4 +1,5 @@
-"""Preference rows out of judgements: the raters' verdicts, summed up per comparison.
+"""Rows out of judgements: pairs, the raters' verdicts summed up per comparison, or what else a
+stage learns from.
 
 The judgements lie in a feedback store, or in files of the interchange format; either way the
 same judgements give the same rows in the same order.
@@ -6,21 +7,29 @@ same judgements give the same rows in the same order.
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.data.feedback_completions import (
+    imitated_completions,
+    labelled_completions,
+    rewrite_rows,
+)
+from rlhf.data.labelling import Labelling
 from rlhf.data.losses import DataLosses
 from rlhf.errors import DataError
 from rlhf.feedback.aggregation import AggregationReport, aggregate_evidence
 from rlhf.feedback.agreement import noise_ceiling_estimate, signs_by_pair
 from rlhf.feedback.evidence import Evidence, read_evidence
-from rlhf.feedback.exports import pseudonyms
+from rlhf.feedback.exports import pseudonyms, row_source
 from rlhf.feedback.imports import import_file
 from rlhf.feedback.rated_pairs import RatedPairs, rated_pairs
-from rlhf.feedback.soft_labels import LabelMethod, labels_of
+from rlhf.feedback.soft_labels import LabelMethod, labels_of, smoothed_share
 from rlhf.feedback.store import Store
-from rlhf.records import Estimate, Judgement, LabelledPair, content_hash
+from rlhf.feedback.training_rows import RowSource
+from rlhf.records import Completion, Estimate, Judgement, LabelledPair, Prompt, content_hash
+
+__all__ = ["Labelling", "feedback_rows", "is_judgement", "judgement_rows", "pair_row"]
 
 Row = dict[str, Any]
 Labelled = tuple[list[Row], dict[str, Any], DataLosses]
@@ -28,25 +37,16 @@ Labelled = tuple[list[Row], dict[str, Any], DataLosses]
 _JUDGEMENT_KEYS = {"prompt", "completions", "annotator", "shown_order"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Labelling:
-    """How judgements become labels: the model of raters, and whether tied pairs are kept."""
-
-    method: LabelMethod = "votes"
-    keep_ties: bool = False
-
-
 def feedback_rows(location: str, campaign: str, labelling: Labelling) -> Labelled:
-    """Rows in TRL's preference format, where they came from, and what was left out.
+    """Rows of the kind that `labelling` asks for, where they came from, and what was left out.
 
-    Each row also carries the columns of `pair_row`; rows are in the order of their items'
-    names. ConfigError when store or campaign is unknown, or the method cannot label these
-    comparisons; DataError when no pair can be labelled.
+    Pairs are in TRL's preference format, with the columns of `pair_row`; rows are in the order of
+    their items' names. ConfigError when store or campaign is unknown, or the method cannot label
+    these comparisons; DataError when no row can be made.
     """
-    with Store.open(location) as store:
-        evidence = read_evidence(store, campaign)
     origin = {"kind": "feedback", "store": location, "campaign": campaign}
-    return _labelled(f"feedback:{location}#{campaign}", evidence, origin, labelling)
+    with Store.open(location) as store:
+        return _rows(store, campaign, f"feedback:{location}#{campaign}", origin, labelling)
 
 
 def is_judgement(row: Mapping[str, Any]) -> bool:
@@ -77,8 +77,23 @@ def judgement_rows(
         with Store.open(location, create=True) as store:
             for path in paths:
                 import_file(store, path, campaign=campaign)
-            evidence = read_evidence(store, campaign)
-    return _labelled(name, evidence, {"kind": "judgements", "campaign": campaign}, labelling)
+            origin = {"kind": "judgements", "campaign": campaign}
+            return _rows(store, campaign, name, origin, labelling)
+
+
+def _rows(
+    store: Store, campaign: str, name: str, origin: Mapping[str, Any], labelling: Labelling
+) -> Labelled:
+    if labelling.rows == "pairs":
+        return _labelled(name, read_evidence(store, campaign), origin, labelling)
+    source = row_source(
+        store,
+        store.campaign(campaign),
+        method=labelling.method,
+        threshold=labelling.rating_threshold,
+    )
+    make = labelled_completions if labelling.rows == "unpaired" else imitated_completions
+    return make(name, source, origin, labelling)
 
 
 def _labelled(
@@ -88,7 +103,9 @@ def _labelled(
         evidence, method=labelling.method, keep_ties=labelling.keep_ties, with_ratings=True
     )
     losses = _noted(report, labelling.keep_ties)
-    if not pairs:
+    names = pseudonyms(evidence.judgements)
+    written = _rewrite_pairs(evidence, names, losses) if labelling.rewrite_pairs else []
+    if not pairs and not written:
         raise DataError(
             f"{name}: no labelled pair among {report.num_judgements} judgements "
             f"({losses.summary()}); rate more"
@@ -96,10 +113,56 @@ def _labelled(
     # A store has its items in the order they were put in, a file in the order they were judged.
     pairs.sort(key=lambda pair: pair.item)
     judgements = [*evidence.counted, *evidence.deciding.values()]
-    rated, names = rated_pairs(evidence, method=labelling.method), pseudonyms(evidence.judgements)
+    rated = rated_pairs(evidence, method=labelling.method)
     made_by = _method_of(evidence, labelling.method, rated, names)
-    provenance = {**origin, **made_by, **_labels(pairs, judgements, rated), **report.as_dict()}
-    return [pair_row(pair, names) for pair in pairs], provenance, losses
+    rows = [*(pair_row(pair, names) for pair in pairs), *written]
+    provenance = {**origin, **made_by, **_labels(rows, judgements, rated), **report.as_dict()}
+    if labelling.rewrite_pairs:
+        provenance["num_rewrite_pairs"] = len(written)
+    return rows, provenance, losses
+
+
+def _rewrite_pairs(evidence: Evidence, names: Mapping[str, str], losses: DataLosses) -> list[Row]:
+    """Each rewrite as a pair with the completion that it rewrites, which it is better than.
+
+    One rater says so: p_chosen is that of one vote of one, and the margin is not told. Rewrites
+    of no completion make no pair and are noted.
+    """
+    source = RowSource(evidence=evidence, names=names, task="rewrite")
+    rewrites = rewrite_rows(source)
+    texts = {one.item: one.completions for one in evidence.comparisons}
+    rows = []
+    for row in rewrites:
+        item, index = row["item"].rpartition("#")[0], row["rewrite_of"]
+        chosen = source.judgements[row["judgement_ids"][0]].rewrite
+        if index is None or texts[item][index].text == chosen:
+            continue
+        rows.append(_rewrite_pair(row, str(chosen), texts[item][index], len(texts[item]) > 1))
+    losses.note("pairs of a rewrite and what it rewrites", len(rows))
+    if len(rows) < len(rewrites):
+        losses.note("rewrites of no completion, or equal to it: no pair", len(rewrites) - len(rows))
+    return rows
+
+
+def _rewrite_pair(row: Row, chosen: str, original: Completion, grouped: bool) -> Row:
+    vote = {"id": row["judgement_ids"][0], "rater": row["raters"][0]}
+    return {
+        "prompt": row["prompt"],
+        "chosen": chosen,
+        "rejected": original.text,
+        "chosen_ended": True,
+        "rejected_ended": original.ended,
+        "p_chosen": smoothed_share(1, 1),
+        "margin": None,
+        "simulated": row["simulated"],
+        "item": row["item"],
+        "judgement_ids": row["judgement_ids"],
+        "weight": row["weight"],
+        "group": Prompt(content=row["prompt"]).id if grouped else None,
+        "criteria": None,
+        "votes": [vote | {"prefers": "chosen", "strength": 1.0}],
+        "chosen_shown_first": None,
+    }
 
 
 def _method_of(
@@ -148,14 +211,14 @@ def _noted(report: AggregationReport, keep_ties: bool) -> DataLosses:
 
 
 def _labels(
-    pairs: Sequence[LabelledPair], judgements: Sequence[Judgement], rated: RatedPairs
+    rows: Sequence[Row], judgements: Sequence[Judgement], rated: RatedPairs
 ) -> dict[str, Any]:
     """Which labels these are: their number, the hash of their ids, how many raters gave them.
 
     The noise ceiling is of their votes; where completions were rated, of those by the leading
     criterion.
     """
-    label_ids = sorted({label for pair in pairs for label in pair.judgement_ids})
+    label_ids = sorted({label for row in rows for label in row["judgement_ids"]})
     raters = {judgement.annotator: judgement.simulated for judgement in judgements}
     signs = {key: [vote.sign for vote in votes] for key, votes in rated.votes.items()}
     ceiling = noise_ceiling_estimate((signs | signs_by_pair(judgements)).values())

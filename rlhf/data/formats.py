@@ -1,16 +1,13 @@
-"""Recognises the format of a data set and turns its rows into pairs, demonstrations or prompts.
+"""Turns the rows of a data set into pairs, demonstrations, labelled completions or prompts.
 
-Formats: TRL's preference (prompt explicit or implicit), unpaired preference, prompt-completion,
-prompt-only and messages, each plain or conversational; and HH transcripts. Source: TRL's
-"Dataset formats" guide; Bai et al., arXiv 2204.05862, for the transcripts.
+Which format they are in is told by `rlhf.data.recognition`, what they become is declared in
+`rlhf.data.examples`; both are to be had from here as well.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TypeVar
 
-from rlhf.config import nearest_hint
 from rlhf.data.cells import (
     criteria_in,
     flag_in,
@@ -23,118 +20,33 @@ from rlhf.data.cells import (
     text_in,
     votes_in,
 )
+from rlhf.data.examples import Demo, Pair, Unpaired
 from rlhf.data.losses import DataLosses
+from rlhf.data.recognition import Format, data_line, recognise
 from rlhf.data.sources import LoadedDataset, Row
-from rlhf.errors import DataError, printable
-from rlhf.feedback.transcripts import is_transcript, parse_transcript
+from rlhf.data.unpairing import taken_apart
+from rlhf.errors import DataError
+from rlhf.feedback.transcripts import parse_transcript
 from rlhf.records import Message, PromptContent
 
+__all__ = [
+    "Demo",
+    "Format",
+    "Pair",
+    "Unpaired",
+    "data_line",
+    "demonstrations",
+    "is_empty",
+    "pairs_with_rows",
+    "placed_prompts",
+    "preference_pairs",
+    "prompt_content",
+    "recognise",
+    "refuse_one_label",
+    "unpaired_completions",
+]
+
 _Read = TypeVar("_Read")
-
-_WANTED: dict[str, tuple[str, ...]] = {
-    "pairs": ("chosen", "rejected"),
-    "demonstrations": ("prompt", "completion"),
-    "prompts": ("prompt",),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
-    """What rows look like: `kind`, whether the prompt has its own column, text or messages.
-
-    `summed_up` when the rows are what judgements decided.
-    """
-
-    kind: str
-    explicit_prompt: bool
-    conversational: bool
-    summed_up: bool = False
-
-    def __str__(self) -> str:
-        if self.kind == "HH transcripts":
-            return self.kind
-        details = ["conversational" if self.conversational else "plain text"]
-        if self.kind == "preference":
-            details.append("explicit prompt" if self.explicit_prompt else "implicit prompt")
-        origin = "judgements summed up as " if self.summed_up else ""
-        return f"{origin}{self.kind} ({', '.join(details)})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """A chosen and a rejected completion, and where the row stands.
-
-    `rejected_prompt` is set only where the two transcripts part before their last turn.
-    `p_chosen` is how sure it is that chosen is the better one (0.5 is a tie; None: the row does
-    not say), `weight` (0 or more) what the pair counts in a loss, `group` the prompt whose
-    ranking it is of, `criteria` p_chosen by criterion, `votes` what each rater said of it, and
-    `chosen_shown_first` the share of the votes at which chosen stood first on the screen.
-    """
-
-    prompt: PromptContent
-    chosen: str
-    rejected: str
-    place: str
-    chosen_ended: bool | None = None
-    rejected_ended: bool | None = None
-    rejected_prompt: PromptContent | None = None
-    p_chosen: float | None = None
-    margin: float | None = None
-    judgement_ids: tuple[str, ...] = ()
-    weight: float | None = None
-    group: str | None = None
-    criteria: dict[str, float] | None = None
-    votes: tuple[Row, ...] = ()
-    chosen_shown_first: float | None = None
-    item: str | None = None
-    simulated: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demo:
-    """A prompt and the completion to imitate; `messages` when every assistant turn counts."""
-
-    prompt: PromptContent
-    completion: str
-    place: str
-    ended: bool | None = None
-    messages: tuple[Message, ...] | None = None
-
-
-def recognise(dataset: LoadedDataset, wanted: str = "pairs") -> Format:
-    """The format of `dataset`; DataError naming the missing column and the nearest there is.
-
-    `wanted` ("pairs", "demonstrations" or "prompts") only shapes that message.
-    """
-    columns = set(dataset.columns)
-    if {"chosen", "rejected"} <= columns:
-        first = _first_row(dataset, "chosen")
-        explicit = "prompt" in columns
-        if not explicit and is_transcript(first.get("chosen")):
-            return Format(kind="HH transcripts", explicit_prompt=False, conversational=True)
-        found = _format("preference", first, "chosen", explicit)
-        return replace(found, summed_up=dataset.kind in ("judgements", "feedback"))
-    first = _first_row(dataset, "completion" if "completion" in columns else "prompt")
-    if {"prompt", "completion", "label"} <= columns:
-        return _format("unpaired preference", first, "completion", True)
-    if {"prompt", "completion"} <= columns:
-        return _format("prompt-completion", first, "completion", True)
-    if "messages" in columns:
-        return Format(kind="messages", explicit_prompt=False, conversational=True)
-    if "prompt" in columns and wanted == "prompts":
-        return _format("prompt-only", first, "prompt", True)
-    raise _unrecognised(dataset, wanted)
-
-
-def data_line(dataset: LoadedDataset, wanted: str) -> str:
-    """One line for the log: rows, format, whether labels are simulated, and what was lost."""
-    marked = ", SIMULATED labels" if dataset.simulated else ""
-    files = dataset.provenance.get("files") or {}
-    which = f" ({', '.join(files)})" if len(files) > 1 else ""
-    return printable(
-        f"{dataset.name}{which}: {len(dataset.rows)} rows, {recognise(dataset, wanted)}{marked}; "
-        f"{dataset.losses.summary()}"
-    )
 
 
 def preference_pairs(dataset: LoadedDataset) -> list[Pair]:
@@ -155,6 +67,7 @@ def pairs_with_rows(dataset: LoadedDataset) -> list[tuple[Pair, Row]]:
         raise DataError(
             f"{dataset.name}: {found} rows, but pairs of chosen and rejected are needed; give "
             "preference data or feedback:STORE#CAMPAIGN"
+            f"{', or train on these with rlhf kto' * (found.kind == 'unpaired preference')}"
         )
     read = _transcript_pair if found.kind == "HH transcripts" else _preference_pair
     pairs = [
@@ -170,11 +83,41 @@ def refuse_one_label(dataset: LoadedDataset) -> None:
     """DataError when unpaired rows are all of one label: nothing tells better from worse."""
     labels = {label_in(place, row) for place, row in _placed(dataset)}
     if len(labels) == 1:
-        label = "true" if labels.pop() else "false"
+        advice = "give pairs of chosen and rejected"
+        raise _one_label(dataset.name, len(dataset.rows), labels.pop(), advice)
+
+
+def _one_label(name: str, num_rows: int, label: bool, advice: str) -> DataError:
+    word = "true" if label else "false"
+    return DataError(
+        f"{name}: all {num_rows} rows are labelled {word}, so nothing says what is better than "
+        f"what; {advice}"
+    )
+
+
+def unpaired_completions(dataset: LoadedDataset) -> list[Unpaired]:
+    """Completions with a label each: unpaired rows as they are, pairs taken apart.
+
+    Drops (and counts) rows without a prompt and rows that do not hold what their columns
+    promise; DataError for another format, when no row remains, and when all have one label.
+    """
+    found = recognise(dataset, "unpaired")
+    if found.kind in ("preference", "HH transcripts"):
+        rows = taken_apart(preference_pairs(dataset), dataset.losses)
+    elif found.kind == "unpaired preference":
+        read = _read(dataset, lambda place, row: _unpaired(place, row, dataset.losses))
+        rows = [row for row in read if row is not None]
+    else:
         raise DataError(
-            f"{dataset.name}: all {len(dataset.rows)} rows are labelled {label}, so nothing says "
-            "what is better than what; give pairs of chosen and rejected"
+            f"{dataset.name}: {found} rows, but completions with a label are needed (prompt, "
+            "completion, label), or pairs of chosen and rejected; give such data or "
+            "feedback:STORE#CAMPAIGN"
         )
+    _refuse_nothing(rows, dataset)
+    labels = {row.label for row in rows}
+    if len(labels) == 1:
+        raise _one_label(dataset.name, len(rows), labels.pop(), "give completions of both labels")
+    return rows
 
 
 def demonstrations(dataset: LoadedDataset) -> list[Demo]:
@@ -211,37 +154,8 @@ def is_empty(prompt: PromptContent) -> bool:
     return not prompt or not prompt[-1]["content"].strip()
 
 
-def _format(kind: str, first: Row, column: str, explicit: bool) -> Format:
-    values = [first.get("prompt"), first.get(column)]
-    conversational = any(isinstance(value, list) for value in values)
-    return Format(kind=kind, explicit_prompt=explicit, conversational=conversational)
-
-
-def _unrecognised(dataset: LoadedDataset, wanted: str) -> DataError:
-    columns = dataset.columns
-    if {"completions", "annotator"} <= set(columns):
-        return DataError(
-            f"{dataset.name}: these are judgements, but not in the interchange format; give them "
-            "as .jsonl, or rlhf feedback import them and give feedback:STORE#CAMPAIGN"
-        )
-    missing = next(column for column in _WANTED[wanted] if column not in columns)
-    hint = nearest_hint(missing, columns)
-    there = ", ".join(columns) or "none"
-    return DataError(f"{dataset.name}: no column {missing!r}{hint or '; add it'} (it has: {there})")
-
-
 def _placed(dataset: LoadedDataset) -> Iterator[tuple[str, Row]]:
     return zip(dataset.places, dataset.rows, strict=True)
-
-
-def _first_row(dataset: LoadedDataset, column: str) -> Row:
-    """The first row that has something in `column`: a broken row does not name the format."""
-    filled = (row for row in dataset.rows if row.get(column) and _is_content(row[column]))
-    return next(filled, dataset.rows[0])
-
-
-def _is_content(value: object) -> bool:
-    return isinstance(value, (str, list))
 
 
 def _read(dataset: LoadedDataset, read: Callable[[str, Row], _Read]) -> Iterator[_Read]:
@@ -356,6 +270,10 @@ def _demonstration(place: str, row: Row, found: Format, losses: DataLosses) -> D
         read = _transcript_pair if found.kind == "HH transcripts" else _preference_pair
         pair = read(place, row, found)
         prompt, completion = pair.prompt, pair.chosen
+        if pair.rejected_prompt is not None:
+            losses.note("pairs whose prompts differ: the chosen one's is taken", place=place)
+        elif pair.chosen == pair.rejected:
+            losses.note("pairs of identical completions, imitated all the same", place=place)
     ended = flag_in(place, "ended" if "ended" in row else "chosen_ended", row)
     for reason, applies in (
         ("empty prompt", is_empty(prompt)),
@@ -365,6 +283,26 @@ def _demonstration(place: str, row: Row, found: Format, losses: DataLosses) -> D
             losses.drop(reason, place)
             return None
     return Demo(prompt=prompt, completion=completion, place=place, ended=ended, messages=messages)
+
+
+def _unpaired(place: str, row: Row, losses: DataLosses) -> Unpaired | None:
+    prompt, completion = _split_completion(
+        place, "completion", row, prompt_content(place, "prompt", row)
+    )
+    if is_empty(prompt):
+        losses.drop("empty prompt", place)
+        return None
+    return Unpaired(
+        prompt=prompt,
+        completion=completion,
+        label=label_in(place, row),
+        place=place,
+        ended=flag_in(place, "ended", row),
+        weight=number_in(place, "weight", row, 0),
+        judgement_ids=ids_in(place, "judgement_ids", row),
+        item=name_in(place, "item", row),
+        simulated=row.get("simulated") is True,
+    )
 
 
 def _prompt_of(place: str, row: Row, found: Format) -> PromptContent:

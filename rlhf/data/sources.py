@@ -16,7 +16,7 @@ from rlhf.manifest import MANIFEST_NAME, file_sha256
 from rlhf.records import content_hash
 
 if TYPE_CHECKING:  # the store and its database are read only where labels are asked for
-    from rlhf.data.feedback_pairs import Labelling
+    from rlhf.data.labelling import Labelling
 
 FILE_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 FEEDBACK_PREFIX = "feedback:"
@@ -63,8 +63,8 @@ def load_rows(
 
     `dataset_name` is a file (.jsonl, .jsonl.gz, .json, .parquet), a folder of such files (those
     with `split` as a word of their name, or all when none names a split) or of a saved data
-    set, a hub id, or `feedback:STORE#CAMPAIGN`. A file of judgements gives the pairs that they
-    decide, as their store would; `labelling` says how (None: by votes, ties dropped).
+    set, a hub id, or `feedback:STORE#CAMPAIGN`. A file of judgements gives the rows that their
+    store would; `labelling` says which, and how (None: pairs by votes, ties dropped).
     ConfigError when it does not exist, DataError (with file and line) when it cannot be read or
     holds no rows.
     """
@@ -81,6 +81,23 @@ def load_rows(
     loaded.losses.num_rows += len(loaded.rows)
     loaded.simulated = loaded.simulated or any(row.get("simulated") is True for row in loaded.rows)
     return loaded
+
+
+def refuse_unread(labelling: "Labelling", dataset: LoadedDataset) -> None:
+    """ConfigError where something is asked of judgements that the data do not have."""
+    judged = dataset.kind in ("feedback", "judgements")
+    lacks = "holds no judgements, so no rewrites; give feedback:STORE#CAMPAIGN or a file of them"
+    if labelling.rows == "rewrites" and not judged:
+        raise ConfigError(f"--imitate rewrites: {dataset.name} {lacks}, or leave it out")
+    if labelling.rewrite_pairs and not judged:
+        raise ConfigError(f"--rewrite_pairs: {dataset.name} {lacks}, or leave it out")
+    if labelling.rating_threshold is not None:
+        labelled_by = dataset.provenance.get("labelled_by", "the rows themselves")
+        if labelled_by != "ratings":
+            raise ConfigError(
+                f"--rating_threshold: the labels of {dataset.name} come from {labelled_by}, not "
+                "from ratings; leave it out"
+            )
 
 
 def refuse_overwriting(sources: Iterable[str | None], *written: Path) -> None:
@@ -160,7 +177,7 @@ def _are_judgements(loaded: LoadedDataset, paths: Sequence[Path]) -> bool:
 def _labelled(
     loaded: LoadedDataset, paths: Sequence[Path], labelling: "Labelling | None"
 ) -> LoadedDataset:
-    """The pairs that the judgements in these files decide, in place of the judgements."""
+    """The rows that the judgements in these files make, in place of the judgements."""
     from rlhf.data.feedback_pairs import Labelling, judgement_rows
 
     named = (row.get("campaign") for row in loaded.rows)
@@ -172,11 +189,17 @@ def _labelled(
         name=loaded.name,
         kind="judgements",
         rows=rows,
-        places=[f"{loaded.name} item {row['item']}" for row in rows],
+        places=[f"{loaded.name} {_judged(row)}" for row in rows],
         sha256=loaded.sha256,
         provenance=provenance | {"files": loaded.provenance["files"]},
         losses=losses,
     )
+
+
+def _judged(row: Row) -> str:
+    """What a row made of judgements is of: an item, or one completion of it."""
+    which = f" completion {row['index'] + 1}" if "index" in row else ""
+    return f"item {row['item']}{which}"
 
 
 def _from_folder(folder: Path, split: str, labelling: "Labelling | None") -> LoadedDataset:
@@ -269,7 +292,7 @@ def _from_feedback(name: str, labelling: "Labelling | None") -> LoadedDataset:
         name=name,
         kind="feedback",
         rows=rows,
-        places=[f"{campaign} item {row['item']}" for row in rows],
+        places=[f"{campaign} {_judged(row)}" for row in rows],
         sha256=_rows_sha256(rows),
         provenance=provenance,
         simulated=any(row["simulated"] for row in rows),

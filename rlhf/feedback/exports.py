@@ -23,8 +23,8 @@ from rlhf.feedback.training_rows import (
     preference_rows,
     ranking_rows,
     rated_rows,
-    unpaired_rows,
 )
+from rlhf.feedback.unpaired_rows import unpaired_rows
 from rlhf.manifest import file_sha256, make_folder, write_json
 from rlhf.records import Comparison, Judgement, PromptContent, content_hash
 
@@ -196,17 +196,8 @@ def _judgements(store: Store, campaign: Campaign) -> Export:
 
 
 def _training(store: Store, campaign: Campaign, format_name: str, method: LabelMethod) -> Export:
-    evidence = read_evidence(store, campaign.name)
-    _check_whole(store, {one.item: one for one in evidence.comparisons}, evidence.judgements)
-    settings = {key: campaign.settings[key] for key in ("criteria",) if key in campaign.settings}
-    criteria = protocol_of("pairwise", settings).criteria
-    source = RowSource(
-        evidence=evidence,
-        names=pseudonyms(evidence.judgements),
-        task=campaign.task,
-        criteria=criteria,
-        method=method,
-    )
+    source = row_source(store, campaign, method=method)
+    evidence = source.evidence
     made = _TRAINING[format_name](source)
     provenance = _provenance(store, campaign, evidence, made.judgement_ids)
     if format_name in _PAIRED:
@@ -219,6 +210,27 @@ def _training(store: Store, campaign: Campaign, format_name: str, method: LabelM
         judgement_ids=made.judgement_ids,
         counts=dict(made.counts),
         provenance=provenance,
+    )
+
+
+def row_source(
+    store: Store,
+    campaign: Campaign,
+    *,
+    method: LabelMethod = "votes",
+    threshold: float | None = None,
+) -> RowSource:
+    """What a campaign's rows are made of; DataError when the store is damaged."""
+    evidence = read_evidence(store, campaign.name)
+    _check_whole(store, {one.item: one for one in evidence.comparisons}, evidence.judgements)
+    settings = {key: campaign.settings[key] for key in ("criteria",) if key in campaign.settings}
+    return RowSource(
+        evidence=evidence,
+        names=pseudonyms(evidence.judgements),
+        task=campaign.task,
+        criteria=protocol_of("pairwise", settings).criteria,
+        method=method,
+        threshold=threshold,
     )
 
 

@@ -10,16 +10,28 @@ are written by hand:
     d H / d z[v]        = -p[v] (log p[v] + H),     H = -sum_v p[v] log p[v]
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rlhf.models.vocabulary_tiles import Head, ScoreShape, Wanted, precise, scanned, slope_of
+from rlhf.models.vocabulary_tiles import (
+    Head,
+    ScoreShape,
+    Totals,
+    Wanted,
+    precise,
+    scanned,
+    slope_of,
+)
 
 CHUNK_SIZE = 512
 """Tokens whose scores are held at a time, for one tile of the vocabulary."""
+
+Values = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
+"""Log-probabilities, entropies, mean scores, whether likeliest; each [N], None if not wanted."""
 
 
 def head_of(causal_lm: Any, temperature: float = 1.0) -> Head | None:
@@ -67,6 +79,27 @@ def chunked_logps(
     assert chunk_size > 0
     head = Head(weight, bias, ScoreShape(temperature, softcap, scale))
     return _logps_by(head, hidden, token_ids, with_entropy, entropy_grad, chunk_size)
+
+
+def token_scores(
+    head: Head,
+    hidden: Tensor,
+    token_ids: Tensor,
+    *,
+    with_entropy: bool = True,
+    with_mean: bool = True,
+    with_top: bool = True,
+    chunk_size: int = CHUNK_SIZE,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """`chunked_logps` with what trainers log of each token beside it: (log-probabilities [N],
+    entropies [N], mean scores over the vocabulary [N], whether the token is the likeliest [N]).
+
+    What is not wanted is None. Only the log-probabilities carry gradients.
+    """
+    wanted = Wanted(with_entropy, mean_score=with_mean, is_top=with_top)
+    logps, *rest = _values_by(head, hidden, token_ids, wanted, chunk_size)
+    entropies, means, tops = (None if each is None else each.detach() for each in rest)
+    return logps, entropies, means, tops
 
 
 def model_logps(
@@ -119,18 +152,55 @@ def _logps_by(
     entropy_grad: bool,
     chunk_size: int,
 ) -> tuple[Tensor, Tensor | None]:
+    wanted = Wanted(with_entropy, of_entropy=with_entropy and entropy_grad)
+    logps, entropies, *_ = _values_by(head, hidden, token_ids, wanted, chunk_size)
+    if entropies is not None and not entropy_grad:
+        entropies = entropies.detach()
+    return logps, entropies
+
+
+def _values_by(
+    head: Head, hidden: Tensor, token_ids: Tensor, wanted: Wanted, chunk_size: int
+) -> Values:
+    """What is wanted, with derivatives where something asks for gradients."""
     weights = [each for each in (head.weight, head.bias) if each is not None]
     grads = torch.is_grad_enabled()
     trained = grads and any(each.requires_grad for each in weights)
     derive = grads and not trained and hidden.requires_grad
-    wanted = Wanted(with_entropy, derive, derive and with_entropy and entropy_grad)
+    wanted = replace(wanted, of_logp=derive, of_entropy=derive and wanted.of_entropy)
     function: Any = _TrainedHead if trained else _FrozenHead
-    logps, entropies = function.apply(
+    values: Values = function.apply(
         hidden, head.weight, head.bias, token_ids, head.shape, wanted, chunk_size
     )
-    if entropies is not None and not entropy_grad:
-        entropies = entropies.detach()
-    return logps, entropies
+    return values
+
+
+class _Gathered:
+    """The values of N tokens, filled in some rows at a time."""
+
+    def __init__(self, hidden: Tensor, wanted: Wanted) -> None:
+        num = len(hidden)
+        self.logps = hidden.new_empty(num, dtype=precise(hidden.dtype))
+        self.entropies = torch.empty_like(self.logps) if wanted.entropy else None
+        self.means = torch.empty_like(self.logps) if wanted.mean_score else None
+        self.tops = hidden.new_empty(num, dtype=torch.bool) if wanted.is_top else None
+
+    def put(self, rows: slice, totals: Totals, num_entries: int) -> None:
+        """Take the values of some rows from their sums over a vocabulary of so many entries."""
+        self.logps[rows] = totals.logps
+        if self.entropies is not None:
+            self.entropies[rows] = totals.entropies
+        if self.means is not None:
+            self.means[rows] = totals.sum[:, 0] / num_entries
+        if self.tops is not None:
+            self.tops[rows] = totals.is_top
+
+    def values(self, ctx: Any) -> Values:
+        """All of them, as an autograd function returns them."""
+        logged = [each for each in (self.means, self.tops) if each is not None]
+        ctx.mark_non_differentiable(*logged)
+        ctx.set_materialize_grads(False)
+        return self.logps, self.entropies, self.means, self.tops
 
 
 class _FrozenHead(torch.autograd.Function):  # type: ignore[misc]
@@ -146,29 +216,25 @@ class _FrozenHead(torch.autograd.Function):  # type: ignore[misc]
         shape: ScoreShape,
         wanted: Wanted,
         chunk_size: int,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> Values:
         head = Head(weight, bias, shape)
-        logps = hidden.new_empty(len(hidden), dtype=precise(hidden.dtype))
-        entropies = torch.empty_like(logps) if wanted.entropy else None
+        gathered = _Gathered(hidden, wanted)
         of_logp = torch.empty_like(hidden) if wanted.of_logp else None
         of_entropy = torch.empty_like(hidden) if wanted.of_entropy else None
         for rows in _chunks(len(hidden), chunk_size):
             totals = scanned(head, hidden[rows], token_ids[rows], wanted)
-            logps[rows] = totals.logps
-            if entropies is not None:
-                entropies[rows] = totals.entropies
+            gathered.put(rows, totals, len(weight))
             if of_logp is not None:
                 of_logp[rows] = totals.of_logp(head, token_ids[rows])
             if of_entropy is not None:
                 of_entropy[rows] = totals.of_entropy(head, token_ids[rows])
         ctx.save_for_backward(of_logp, of_entropy)
-        ctx.set_materialize_grads(False)
-        return logps, entropies
+        return gathered.values(ctx)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         total = None
-        for gradient, slope in zip(grads, ctx.saved_tensors, strict=True):
+        for gradient, slope in zip(grads[:2], ctx.saved_tensors, strict=True):
             if gradient is not None and slope is not None:
                 part = gradient[:, None] * slope  # [N, H]
                 total = part if total is None else total + part
@@ -188,21 +254,18 @@ class _TrainedHead(torch.autograd.Function):  # type: ignore[misc]
         shape: ScoreShape,
         wanted: Wanted,
         chunk_size: int,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> Values:
         head = Head(weight, bias, shape)
-        logps = hidden.new_empty(len(hidden), dtype=precise(hidden.dtype))
-        log_totals, rest = torch.empty_like(logps), torch.empty_like(logps)
-        entropies = torch.empty_like(logps) if wanted.entropy else None
+        gathered = _Gathered(hidden, wanted)
+        log_totals, rest = torch.empty_like(gathered.logps), torch.empty_like(gathered.logps)
         for rows in _chunks(len(hidden), chunk_size):
             totals = scanned(head, hidden[rows], token_ids[rows], wanted)
-            logps[rows], log_totals[rows] = totals.logps, totals.log_total
-            rest[rows] = totals.rest[:, 0]
-            if entropies is not None:
-                entropies[rows] = totals.entropies
-        ctx.save_for_backward(hidden, weight, bias, token_ids, rest, log_totals, entropies)
+            gathered.put(rows, totals, len(weight))
+            log_totals[rows], rest[rows] = totals.log_total, totals.rest[:, 0]
+        kept = (hidden, weight, bias, token_ids, rest, log_totals, gathered.entropies)
+        ctx.save_for_backward(*kept)
         ctx.shape, ctx.chunk_size = shape, chunk_size
-        ctx.set_materialize_grads(False)
-        return logps, entropies
+        return gathered.values(ctx)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
@@ -214,7 +277,7 @@ class _TrainedHead(torch.autograd.Function):  # type: ignore[misc]
         for tile in head.tiles():
             part = slice(tile.start, tile.start + len(tile.weight))
             for rows in _chunks(len(hidden), ctx.chunk_size):
-                of_rows = [None if each is None else each[rows] for each in (*values, *grads)]
+                of_rows = [None if each is None else each[rows] for each in (*values, *grads[:2])]
                 slope = slope_of(tile, hidden[rows], token_ids[rows], ctx.shape, *of_rows)
                 for_hidden[rows] += tile.times_weight(slope)
                 for_weight[part] += slope.to(hidden.dtype).T @ hidden[rows]

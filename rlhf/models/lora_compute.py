@@ -10,6 +10,8 @@ with g the gradient of y. The products W x and B (A x) are added up in one piece
 Optimizer and gradients see fp32 weights, as before.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,10 +25,25 @@ def compute_in_base_dtype(model: Any) -> int:
 
     Layers over anything but plain linear layers stay as they are.
     """
+    return len(_changed(model))
+
+
+@contextmanager
+def computing_in_base_dtype(model: Any) -> Iterator[int]:
+    """Within the block the LoRA layers of `model` compute so; how many there are."""
+    layers = _changed(model)
+    try:
+        yield len(layers)
+    finally:
+        for layer in layers:
+            layer.__class__ = PeftLinear
+
+
+def _changed(model: Any) -> list[Any]:
     layers = [module for module in model.modules() if type(module) is PeftLinear]
     for layer in layers:
         layer.__class__ = BaseDtypeLinear
-    return len(layers)
+    return layers
 
 
 class BaseDtypeLinear(PeftLinear):  # type: ignore[misc]

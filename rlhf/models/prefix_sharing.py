@@ -16,7 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MASKED_ATTENTION = ("sdpa", "eager")
+from rlhf.models.cpu_attention import MAX_TOKENS
+from rlhf.models.cpu_attention import NAME as SHORT_ROWS
+
+MASKED_ATTENTION = ("sdpa", "eager", SHORT_ROWS)
 """Attention implementations that take a mask of our own making."""
 
 MASKED_LAYERS = {"full_attention", "sliding_attention"}
@@ -33,13 +36,14 @@ class SharedRows:
 
     `ids` and `positions` are [P, S]; `visible` [P, 1, S, S] is True where a token (third axis)
     sees another (fourth); `sources` [2P, L] says for each place of the plain rows, chosen first,
-    where in its pair's shared row its state stands.
+    where in its pair's shared row its state stands; `lengths` [P] counts the tokens of each.
     """
 
     ids: Tensor
     positions: Tensor
     visible: Tensor
     sources: Tensor
+    lengths: Tensor
 
 
 def common_prefix_lengths(ids: Tensor, mask: Tensor) -> Tensor:
@@ -71,6 +75,27 @@ def share_rows(ids: Tensor, mask: Tensor, pad_id: int) -> SharedRows:
         positions=position,
         visible=_visible(place, prefix, in_rejected, is_real),
         sources=_sources(ids.shape[1], prefix, chosen_length, total),
+        lengths=total[:, 0],
+    )
+
+
+def pack_rows(rows: SharedRows) -> SharedRows:
+    """All pairs in one row, one after the other and blind to one another, without padding.
+
+    `ids` and `positions` [1, N], `visible` [1, 1, N, N]; `sources` [2P, L] are places in that row.
+    """
+    num_pairs, length = rows.ids.shape
+    place = torch.arange(length, device=rows.ids.device).expand(num_pairs, -1)  # [P, S]
+    real = place < rows.lengths[:, None]
+    pair, at = real.nonzero().unbind(1)  # [N] each, pair by pair
+    visible = rows.visible[pair[:, None], 0, at[:, None], at]  # [N, N], of the query's own pair
+    starts = rows.lengths.cumsum(0) - rows.lengths  # [P]
+    return SharedRows(
+        ids=rows.ids[real][None],
+        positions=rows.positions[real][None],
+        visible=(visible & (pair[:, None] == pair))[None, None],
+        sources=rows.sources + starts.repeat(2)[:, None],
+        lengths=rows.lengths.sum(0, keepdim=True),
     )
 
 
@@ -96,10 +121,13 @@ def _sources(length: int, prefix: Tensor, chosen_length: Tensor, total: Tensor) 
 
 
 def put_back(hidden: Tensor, sources: Tensor) -> Tensor:
-    """Hidden states [2P, L, H] of the plain rows from those [P, S, H] of the shared ones.
+    """Hidden states [2P, L, H] of the plain rows from those [P, S, H] of the shared ones, or from
+    those [1, N, H] of packed ones.
 
     Padding places hold some state of their row; nothing reads them.
     """
+    if len(hidden) < len(sources) // 2:
+        return hidden[0][sources]
     first, second = (
         hidden.gather(1, half[..., None].expand(-1, -1, hidden.shape[-1]))
         for half in sources.chunk(2)
@@ -128,9 +156,12 @@ class PrefixSharing:
     `num_tokens` were computed, padding included, where the plain path computes `num_plain_tokens`.
     """
 
-    def __init__(self, backbone: Any, *, pays_below: float = PAYS_BELOW) -> None:
+    def __init__(
+        self, backbone: Any, *, pays_below: float = PAYS_BELOW, packs_always: bool = False
+    ) -> None:
         self.refusal = why_not(backbone)
         self.pays_below = pays_below
+        self.packs_always = packs_always
         self.num_shared = self.num_batches = 0
         self.num_tokens = self.num_plain_tokens = 0
         self._backbone = backbone
@@ -142,6 +173,9 @@ class PrefixSharing:
             return self._plain(input_ids=input_ids, attention_mask=attention_mask, **rest)
         self.num_shared += 1
         rows = share_rows(input_ids, attention_mask, self._backbone.config.pad_token_id or 0)
+        if self._packs(rows):
+            self.num_tokens -= rows.ids.numel() - int(rows.lengths.sum())
+            rows = pack_rows(rows)
         shared = {"input_ids": rows.ids, "attention_mask": self._mask(rows.visible)}
         output = self._plain(**(rest | shared | {"position_ids": rows.positions}))
         output.last_hidden_state = put_back(output.last_hidden_state, rows.sources)
@@ -162,6 +196,19 @@ class PrefixSharing:
         self.num_tokens += shared if pays else plain
         self.num_plain_tokens += plain
         return pays
+
+    def _packs(self, rows: SharedRows) -> bool:
+        """Whether to put all pairs into one row: where attention skips what a token does not see.
+
+        Other attention would look at every pair from every other.
+        """
+        num_tokens = int(rows.lengths.sum())
+        skips = (
+            self._backbone.config._attn_implementation == SHORT_ROWS
+            and next(self._backbone.parameters()).dtype != torch.float32
+        )
+        is_less = num_tokens <= min(MAX_TOKENS, rows.ids.numel() - 1)
+        return is_less and (skips or self.packs_always)
 
     def _mask(self, visible: Tensor) -> Tensor:
         """Eager attention adds its mask to the scores; SDPA takes True for "sees"."""
@@ -193,9 +240,14 @@ def _is_paired(ids: Any, mask: Any, rest: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
-def sharing_prefixes(backbone: Any, *, pays_below: float = PAYS_BELOW) -> Iterator[PrefixSharing]:
-    """Within the block, `backbone` shares the prefixes of batches that hold [chosen; rejected]."""
-    sharing = PrefixSharing(backbone, pays_below=pays_below)
+def sharing_prefixes(
+    backbone: Any, *, pays_below: float = PAYS_BELOW, packs_always: bool = False
+) -> Iterator[PrefixSharing]:
+    """Within the block, `backbone` shares the prefixes of batches that hold [chosen; rejected].
+
+    With `packs_always` their pairs stand in one row whatever the attention.
+    """
+    sharing = PrefixSharing(backbone, pays_below=pays_below, packs_always=packs_always)
     backbone.forward = sharing.forward
     try:
         yield sharing

@@ -173,16 +173,17 @@ def _from_hub(model: NamedModel, source: HubSource, whole: Path) -> None:
 
 
 def _download_snapshot(source: HubSource, folder: Path) -> None:
-    import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+    # What its HTTP library raises where the network fails: httpx or httpx2, as it is new.
+    network_error = HfHubHTTPError.__mro__[1]
     wanted = ["*.json", "*.txt", "*.jinja", "model.safetensors", "LICENSE*", "README.md"]
     try:
         snapshot_download(
             source.repo_id, revision=source.revision, local_dir=folder, allow_patterns=wanted
         )
-    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, OfflineModeIsEnabled, network_error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and error.filename:
             raise  # the cache's disk, not the network
         reason = " ".join(str(error).split())[:160]

@@ -73,6 +73,27 @@ def ended_flags(
     ]
 
 
+def is_completion(
+    text: str, ended: bool | None, ids: Sequence[int], tokenizer: Any, end_ids: set[int]
+) -> bool:
+    """Whether sampled ids are this text, and end as `ended` says, to this tokenizer.
+
+    Those of another tokenizer decode to something else; so do those of a text that was changed
+    after it had been sampled.
+    """
+    said = list(ids)
+    has_end = bool(said) and said[-1] in end_ids
+    if ended is not None and has_end != ended:
+        return False
+    said = said[:-1] if has_end else said
+    if any(not 0 <= each < len(tokenizer) for each in said):
+        return False
+    decoded: str = tokenizer.decode(
+        said, skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+    return decoded == text
+
+
 def _last_token_ends(text: str, ids: list[int], tokenizer: Any, end_ids: set[int]) -> bool | None:
     if tokenizer.decode(ids, skip_special_tokens=True) != text:
         return None

@@ -20,6 +20,7 @@ from rlhf.models.registry import resolve_model
 from rlhf.models.reward_calls import (
     TrlCompletion,
     ended_flags,
+    is_completion,
     refuse_lone_text,
     split_turns,
 )
@@ -113,12 +114,14 @@ class RewardModel:
         """The scores as a TRL reward function gives them: `reward_funcs=RewardModel.load(DIR)`.
 
         Completions are text or messages. A completion is scored without an end token where the
-        column `ended` says so, or where `completion_ids` (of the same tokenizer) lack one.
+        column `ended` says so, or where `completion_ids` (of the same tokenizer) lack one. Ids that
+        decode to the text by this tokenizer are scored as they were sampled.
         """
         asked, texts = split_turns(prompts, completions)
         end_ids = {self.renderer.turn_end_id, self.tokenizer.eos_token_id}
         ended = ended_flags(texts, completion_ids, columns, self.tokenizer, end_ids)
-        scores: list[float] = self.score(asked, texts, ended).tolist()
+        found = self.all_scores(asked, texts, ended, completion_ids=completion_ids)
+        scores: list[float] = found.mean.tolist()
         return scores
 
     def all_scores(
@@ -126,16 +129,32 @@ class RewardModel:
         prompts: Sequence[PromptContent],
         completions: Sequence[str],
         ended: Sequence[bool | None] | None = None,
+        *,
+        completion_ids: Sequence[Sequence[int]] | None = None,
         **options: Any,
     ) -> Scores:
-        """Every member's every head in one pass; arguments as `score`."""
+        """Every member's every head in one pass; arguments as `score`.
+
+        `completion_ids` are what a policy sampled, the end token included. Where they say what
+        text and flag say they are scored themselves, since a text can be cut into tokens in
+        several ways, and PPO's shared base scores those that were sampled.
+        """
         refuse_lone_text(prompts=prompts, completions=completions)
         flags = [True] * len(prompts) if ended is None else list(ended)
+        sampled = [None] * len(flags) if completion_ids is None else completion_ids
         rows = [
-            self.renderer.transcript_ids(prompt, completion, flag)
-            for prompt, completion, flag in zip(prompts, completions, flags, strict=True)
+            self._row(*parts) for parts in zip(prompts, completions, flags, sampled, strict=True)
         ]
         return self.all_scores_ids(rows, **options)
+
+    def _row(
+        self, prompt: PromptContent, text: str, ended: bool | None, sampled: Sequence[int] | None
+    ) -> list[int]:
+        """Prompt and completion in one row: the sampled ids where they are this completion."""
+        end_ids = {self.renderer.turn_end_id, self.tokenizer.eos_token_id}
+        if sampled is not None and is_completion(text, ended, sampled, self.tokenizer, end_ids):
+            return [*self.renderer.prompt_ids(prompt), *sampled]
+        return self.renderer.transcript_ids(prompt, text, ended)
 
     @torch.inference_mode()
     def all_scores_ids(

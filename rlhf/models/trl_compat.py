@@ -4,6 +4,7 @@ Pinned to trl 1.16 and transformers 5.23; tests/models/test_trl_compat.py and
 tests/training/test_resume.py hold what is used here to what those versions do.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,22 +12,34 @@ from typing import Any
 
 import trl.trainer.utils
 from datasets import Dataset
+from torch import Tensor
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
-from trl import DPOTrainer
+from trl import DPOTrainer, KTOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference as DPOCollator
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference as UnpairedCollator
 from trl.trainer.reward_trainer import DataCollatorForPreference as PreferenceCollator
 from trl.trainer.reward_trainer import suppress_seqcls_warning as without_new_head_warning
 
 __all__ = [
+    "DPOCollator",
     "KeptRollouts",
     "OwnCheckpoints",
     "PreferenceCollator",
     "TokenizedDPOTrainer",
+    "TokenizedKTOTrainer",
+    "UnpairedCollator",
     "completion_positions_only",
+    "count_tokens",
+    "head_computed_by",
     "note_batch_metric",
     "train_from",
     "without_new_head_warning",
 ]
+
+
+HeadOutputs = tuple[Tensor | None, ...]
+"""What TRL's kernel returns of a fused head: five values a token, those not wanted None."""
 
 
 class TokenizedDPOTrainer(DPOTrainer):
@@ -39,8 +52,25 @@ class TokenizedDPOTrainer(DPOTrainer):
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
 
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """Nothing yet: rows get their columns once the fast passes are in force, and are kept in
+        the run's folder, where TRL keeps those of rows in memory in one that ends with the process.
+        """
+        return dataset
 
-class OwnCheckpoints:
+
+class TokenizedKTOTrainer(KTOTrainer):
+    """KTOTrainer on rows that are tokenised already (`prompt_ids`, `completion_ids`, `label`).
+
+    TRL would tokenise them again, and pair each prompt with its neighbour's completion for the
+    KL, whatever prompt that one is of.
+    """
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        return dataset
+
+
+class OwnCheckpoints(ABC):
     """Mixin before a transformers Trainer whose weights and state are not those of one model.
 
     The Trainer goes on keeping optimizer, scheduler, its own state and the global generators;
@@ -48,17 +78,17 @@ class OwnCheckpoints:
     training the weights come from `save_weights` too.
     """
 
+    @abstractmethod
     def save_weights(self, folder: Path) -> None:
         """Write what has been trained; called on every process, of which the main one writes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save_state(self, folder: Path) -> None:
         """Write the rest of what a run needs to go on; called on every process."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load_checkpoint(self, folder: Path) -> None:
         """Read both again, before the optimizer is made."""
-        raise NotImplementedError
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As transformers' own: the weights into `output_dir`, that of the run unless given."""
@@ -138,17 +168,37 @@ def completion_positions_only() -> Iterator[None]:
         trl.trainer.utils._use_triton = original
 
 
+@contextmanager
+def head_computed_by(token_scores: Callable[..., HeadOutputs | None]) -> Iterator[None]:
+    """Within the block TRL's fused LM head has its values from `token_scores`.
+
+    It is called as TRL's own kernel is, with hidden [N, H], weight [V, H], bias [V] or None, ids
+    [N], temperature, TRL's tile size, softcap or None, scale, and the names of what is wanted
+    beside the log-probabilities; it returns those [N], entropies, log sums of squared
+    probabilities, mean scores and whether the id is the likeliest, each [N] or None. Where it
+    returns None instead of them, TRL's own kernel computes.
+    """
+    original = trl.trainer.utils._ChunkedLogProbFunction
+
+    class Kernel:
+        @staticmethod
+        def apply(*args: Any) -> HeadOutputs:
+            found = token_scores(*args)
+            return original.apply(*args) if found is None else found
+
+    trl.trainer.utils._ChunkedLogProbFunction = Kernel
+    try:
+        yield
+    finally:
+        trl.trainer.utils._ChunkedLogProbFunction = original
+
+
 def train_from(trainer: Any, checkpoint: Path | None) -> None:
     """`trainer.train()`, continuing from `checkpoint` if there is one.
 
     A checkpoint of the last step is loaded as it is: transformers would take one more step
     when it lies within an epoch.
     """
-    with completion_positions_only():
-        _train_from(trainer, checkpoint)
-
-
-def _train_from(trainer: Any, checkpoint: Path | None) -> None:
     if checkpoint is None:
         trainer.train()
         return
@@ -192,6 +242,14 @@ def note_batch_metric(trainer: Any, name: str, value: float | None, *, instead: 
         metrics[name].append(value)
     if not metrics[name]:
         del metrics[name]  # TRL would divide by the number of batches, none
+
+
+def count_tokens(trainer: Any, mask: Tensor) -> None:
+    """Log the tokens of a batch, those where `mask` is 1, as TRL counts its own."""
+    mode = "train" if trainer.model.training else "eval"
+    if mode == "train":
+        trainer._total_train_tokens += int(trainer.accelerator.gather(mask.sum()).sum())
+    trainer._metrics[mode]["num_tokens"] = [trainer._total_train_tokens]
 
 
 def restore_token_count(trainer: Any, state: TrainerState) -> None:

@@ -87,11 +87,15 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a pass over the vocabulary makes: entropies, and the derivatives by the states."""
+    """What a pass over the vocabulary makes: entropies, the derivatives by the states, and the mean
+    score over the vocabulary and whether no entry is likelier than the token itself.
+    """
 
     entropy: bool
     of_logp: bool = False
     of_entropy: bool = False
+    mean_score: bool = False
+    is_top: bool = False
 
 
 class Totals:
@@ -100,7 +104,8 @@ class Totals:
     With e = exp(z - highest): `total` sum e, `moment` sum e (z - highest); and by the weights W
     (times the softcap's slope) `mean` sum e W, and `mean_moment` sum e (z - highest) W. All
     without the token's own entry, whose share is added last: where p is near 1, 1 - p would
-    be a small difference of large sums.
+    be a small difference of large sums. `sum` is of the scores as they are, and `before` the
+    highest one of the entries before the token's own.
     """
 
     def __init__(self, hidden: Tensor, wanted: Wanted) -> None:
@@ -114,6 +119,7 @@ class Totals:
         self.own_slope = zeros(num, 1).fill_(1.0)
         self.mean = zeros(*hidden.shape) if wanted.of_logp else zeros(0)
         self.mean_moment = zeros(*hidden.shape) if wanted.of_entropy else zeros(0)
+        self.sum, self.before = zeros(num, 1), zeros(num, 1).fill_(_LOW)
 
     def add(self, tile: Tile, z: Tensor, token_ids: Tensor, shape: ScoreShape) -> None:
         """Add a tile by its scores z [n, v], which are overwritten."""
@@ -122,6 +128,10 @@ class Totals:
         self.chosen = torch.where(inside, z.gather(1, places), self.chosen)
         if slopes is not None:
             self.own_slope = torch.where(inside, slopes.gather(1, places), self.own_slope)
+        if self.wanted.mean_score:
+            self.sum += z.sum(1, keepdim=True)
+        if self.wanted.is_top:
+            self._note_before(z, inside[:, 0], places)
         self._raise_to(torch.maximum(self.highest, z.amax(1, keepdim=True)))
         above = z.sub_(self.highest)
         e = above.exp() if self.wanted.entropy else above.exp_()
@@ -133,6 +143,13 @@ class Totals:
             self.mean += tile.times_weight(e if slopes is None else e.mul_(slopes))
         if self.wanted.of_entropy:
             self.mean_moment += tile.times_weight(above if slopes is None else above.mul_(slopes))
+
+    def _note_before(self, z: Tensor, inside: Tensor, places: Tensor) -> None:
+        """Of the tokens in this tile the highest score before their own, here or earlier."""
+        rows = inside.nonzero()[:, 0]  # few: each token is in one tile
+        later = torch.arange(z.shape[1], device=z.device) >= places[rows]  # [m, v]
+        here = z[rows].masked_fill_(later, _LOW).amax(1, keepdim=True)
+        self.before[rows] = torch.maximum(self.highest[rows], here)
 
     def close(self) -> None:
         """All entries are in: make the shares [n, 1] of the token itself and of all others."""
@@ -154,6 +171,11 @@ class Totals:
     def entropies(self) -> Tensor:
         """[n] nats."""
         return (self.total.log() - self._mean_score())[:, 0]
+
+    @property
+    def is_top(self) -> Tensor:
+        """[n] whether the token is the likeliest; of two that are as likely the first one is."""
+        return ((self.chosen >= self.highest) & (self.chosen > self.before))[:, 0]
 
     def of_logp(self, head: Head, token_ids: Tensor) -> Tensor:
         """[n, H] d log p / d h."""

@@ -16,6 +16,7 @@ MARKS = ("#4f7df3", "#e07a3f", "#2a9d8f", "#b565c9", "#8a8f98")
 _ROW_HEIGHT = 34
 _LABELLED_ROW_HEIGHT = 46
 _CURVE_HEIGHT = 170
+_TWO_BESIDE = 16  # letters of a name of which two fit beside each other on a phone
 MAX_POINTS = 400
 """Of a curve: more than a screen shows, and few enough that long runs keep the page small."""
 
@@ -169,7 +170,8 @@ def legend(names: Sequence[str]) -> alt.Legend | None:
     """A legend over the chart; none for a single name."""
     if len(names) < 2:
         return None
-    return alt.Legend(orient="top", title=None, labelLimit=260, columns=2)
+    columns = 1 if max(map(len, names)) > _TWO_BESIDE else 2
+    return alt.Legend(orient="top", title=None, labelLimit=260, columns=columns)
 
 
 def finished(chart: alt.Chart | alt.LayerChart, *, height: float) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Which charts a run has material for, and the rows that each one draws."""
 
 from rlhf.report import charts
+from rlhf.report.dpo import dpo_section_figures, dpo_stages
 from rlhf.report.drawing import Figure, figure, row_of
 from rlhf.report.findings import baseline_of, policies_of, ranked_policies
 from rlhf.report.gate import gate_figures
@@ -22,11 +23,12 @@ def figures(run: Run) -> dict[str, list[Figure]]:
         "reward": reward_figures(run),
         "reward_curves": curve_figures(run, "reward"),
         "gate": gate_figures(run),
+        **dpo_section_figures(run),
         "ppo": ppo_figures(run),
         "curves": [
             curve
             for stage in run.logs
-            if stage not in ("reward", "ppo")
+            if stage not in ("reward", "ppo", *dpo_stages(run))
             for curve in curve_figures(run, stage)
         ],
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 from rlhf.records import FEW_PROMPTS, READS
 from rlhf.report.doctor import doctor_warnings
+from rlhf.report.dpo import dpo_findings, dpo_warnings
 from rlhf.report.drawing import reward_accuracy
 from rlhf.report.gate import gate_findings, gate_warnings
 from rlhf.report.length import length_finding
@@ -33,7 +34,7 @@ def findings(run: Run) -> list[Finding]:
         sentences += [length] if length is not None else []
     sentences += reward_sentences(run)
     sentences += gate_findings(run)
-    sentences += ppo_findings(run)
+    sentences += [*dpo_findings(run), *ppo_findings(run)]
     sentences += [drift_sentence(name, policy, baseline) for name, policy in _moved(run)]
     if not sentences:
         sentences.append(Finding(text=_progress_sentence(run)))
@@ -108,7 +109,7 @@ def drift_sentence(name: str, policy: Mapping[str, Any], baseline: str) -> Findi
 def warnings(run: Run) -> list[str]:
     """What weakens the numbers above, each with what it means."""
     found = [*gate_warnings(run), *_evaluation_warnings(run), *_reward_warnings(run)]
-    found += [*ppo_warnings(run), *doctor_warnings(run), *_record_warnings(run)]
+    found += [*dpo_warnings(run), *ppo_warnings(run), *doctor_warnings(run), *_record_warnings(run)]
     return list(dict.fromkeys(found))
 
 

@@ -14,6 +14,7 @@ from rlhf.manifest import Manifest, write_text
 from rlhf.records import STAGES, content_hash
 from rlhf.report import findings as found
 from rlhf.report.doctor import doctor_rows
+from rlhf.report.dpo import dpo_sections
 from rlhf.report.figures import figures
 from rlhf.report.gate import verdict_of
 from rlhf.report.judgements import anchor_of, judgement_rows, raters_names
@@ -35,6 +36,8 @@ _PURPOSES = {
     "reward": "learns which completion raters prefer",
     "gate": "says whether the reward model may be tuned against",
     "dpo": "tunes the policy to what raters prefer",
+    "kto": "tunes the policy to single ratings, good or bad",
+    "online_dpo": "tunes the policy on pairs of its own completions",
     "ppo": "tunes the policy to the reward model",
     "evaluate": "compares the policies on held-out prompts",
 }
@@ -79,6 +82,7 @@ def render(run: Run) -> str:
         judgements=judgements,
         doctor=doctor_rows(run),
         figures=figures(run),
+        dpo_sections=dpo_sections(run),
         ppo=ppo_section(run),
         policies=policy_table(run),
         baseline=found.baseline_of(run),
@@ -214,17 +218,24 @@ def vega_bundle() -> str:
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
-@functools.cache
-def _environment() -> Any:
+def page_environment(*packages: str) -> Any:
+    """Where the templates of pages are: those of `packages`, then the report's own, for all."""
     import jinja2
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rlhf.report"),
+    return jinja2.Environment(
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader(name) for name in (*packages, "rlhf.report")]
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+@functools.cache
+def _environment() -> Any:
+    environment = page_environment()
     environment.filters["percent"] = percent
     environment.filters["interval"] = interval
     environment.filters["number"] = number

@@ -1,14 +1,14 @@
 """A PPO run on the page: its curves, what it warned of, where its time went, why it stopped."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rlhf.report.charts import is_number
 from rlhf.report.drawing import Figure
-from rlhf.report.ppo_charts import points_of, run_chart
 from rlhf.report.reading import Row, Run
 from rlhf.report.rollouts import sample_rows
+from rlhf.report.run_charts import curve_caption, points_of, run_chart
 from rlhf.report.wording import Finding, number, percent, quoted
 
 STAGE = "ppo"
@@ -231,7 +231,7 @@ def ppo_figures(run: Run) -> list[Figure]:
                 {
                     "title": title,
                     "spec": run_chart(points, best_step=best, **options),
-                    "caption": _caption(title, points, share="unit" in options),
+                    "caption": curve_caption(title, points, share="unit" in options),
                     "note": note,
                     "simulated": simulated,
                 }
@@ -312,13 +312,3 @@ def _by_source(log: Sequence[Row]) -> list[Curve]:
         return []
     names = {key: key.partition("/")[2] for key in keys}
     return [("Score by source", "Each as it was given, before weights.", names, {})]
-
-
-def _caption(title: str, points: Sequence[Mapping[str, Any]], *, share: bool) -> str:
-    """The first and the last value of each curve in words."""
-    show: Callable[[float], str] = percent if share else (lambda value: f"{value:.3g}")
-    told = []
-    for name in dict.fromkeys(point["series"] for point in points):
-        values = [point["value"] for point in points if point["series"] == name]
-        told.append(f"{name} {show(values[0])} to {show(values[-1])}")
-    return f"{title} over {points[-1]['step']} steps: {'; '.join(told)}."

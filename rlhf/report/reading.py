@@ -16,7 +16,7 @@ from rlhf.manifest import MANIFEST_NAME, Manifest
 from rlhf.records import STAGES, TUNED
 from rlhf.report.rollouts import read_rollouts
 
-LOGGED_STAGES = ("sft", "reward", "dpo", "ppo")
+LOGGED_STAGES = ("sft", "reward", "dpo", "kto", "online_dpo", "ppo")
 
 _HALF = re.compile(rb"\\u[dD]")  # JSON's escape of half a character, or of both halves
 

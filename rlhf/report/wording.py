@@ -25,6 +25,8 @@ def known(estimate: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
 
 def label_of(policy: str) -> str:
     """A policy's name as a sentence writes it: `dpo` as DPO, others as they are."""
+    if policy == "online_dpo":
+        return "online DPO"
     return policy.upper() if policy in _ACRONYMS else policy
 
 

@@ -2,7 +2,7 @@
 
 import os
 import pydoc
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from math import inf, nan
 from typing import Any
 
@@ -10,25 +10,38 @@ from rlhf.config import parse_config
 from rlhf.data.losses import require_max_loss
 from rlhf.errors import ConfigError
 from rlhf.manifest import jsonable
+from rlhf.training.kto.config_checks import refuse_impossible_kto
+from rlhf.training.objectives import refuse_impossible_dpo
+from rlhf.training.online_dpo.checks import refuse_impossible_online_dpo
 from rlhf.training.options import (
+    DPOArguments,
+    KTOArguments,
     OnlineArguments,
+    OnlineDPOArguments,
+    PreferenceArguments,
     RewardArguments,
+    SFTArguments,
     StageArguments,
     TrlOnlineArguments,
 )
 from rlhf.training.ppo.config_checks import refuse_impossible_online
 from rlhf.training.quiet import silence_known_noise
+from rlhf.training.reference_checks import refuse_impossible_reference
 from rlhf.training.trackers import require_trackers
 
 _CONFIG_CLASSES = {
     "sft": "trl.SFTConfig",
     "reward": "trl.RewardConfig",
     "dpo": "trl.DPOConfig",
+    "kto": "trl.KTOConfig",
     "ppo": "rlhf.training.ppo.config.PPOConfig",
     "rloo": "trl.RLOOConfig",
     "grpo": "trl.GRPOConfig",
+    "online_dpo": "trl.DPOConfig",
 }
-ONLINE = ("ppo", "rloo", "grpo")
+TRAINING_STAGES = tuple(_CONFIG_CLASSES)
+"""Verbs that train, each with a config of its trainer."""
+ONLINE = ("ppo", "rloo", "grpo", "online_dpo")
 """Stages whose policy writes what it learns from."""
 
 
@@ -52,10 +65,14 @@ class Settings:
 
 
 _STAGE_CLASSES = {
+    "sft": SFTArguments,
+    "kto": KTOArguments,
     "reward": RewardArguments,
+    "dpo": DPOArguments,
     "ppo": OnlineArguments,
     "rloo": TrlOnlineArguments,
     "grpo": TrlOnlineArguments,
+    "online_dpo": OnlineDPOArguments,
 }
 
 
@@ -83,9 +100,18 @@ def parse_settings(
         if not value:
             raise ConfigError(f"--{key} is needed; for example: {example}")
     require_trackers(training.report_to)
+    if isinstance(stage, PreferenceArguments):
+        refuse_impossible_labels(stage, training)
     if isinstance(stage, RewardArguments):
-        refuse_impossible(stage, training, model)
-    if isinstance(stage, OnlineArguments):
+        refuse_impossible(stage, model)
+    if isinstance(stage, DPOArguments):
+        refuse_impossible_dpo(stage, training, model)
+        refuse_impossible_reference(stage, training, model)
+    if isinstance(stage, KTOArguments):
+        refuse_impossible_kto(stage, training, model)
+    if isinstance(stage, OnlineDPOArguments):
+        refuse_impossible_online_dpo(stage, training, model)
+    elif isinstance(stage, OnlineArguments):
         refuse_impossible_online(verb, stage, training, model)
     if not 0 <= stage.eval_fraction < 1:
         raise ConfigError(f"--eval_fraction {stage.eval_fraction}: must be at least 0 and below 1")
@@ -117,23 +143,29 @@ def refuse_nothing_to_measure(stage: StageArguments, training: Any) -> None:
         )
 
 
-def refuse_impossible(stage: RewardArguments, training: Any, model: Any) -> None:
-    """ConfigError for a value out of its range, or for settings that exclude each other."""
-    for name, low in (("num_members", 1), ("early_stopping_patience", 0), ("margin_scale", 0)):
+def refuse_impossible_labels(stage: PreferenceArguments, training: Any) -> None:
+    """ConfigError for what no stage on pairs could do."""
+    for name in ("early_stopping_patience", "margin_scale"):
         value = getattr(stage, name)
-        if not low <= value < inf:
-            raise ConfigError(f"--{name} {value}: must be at least {low} and finite")
+        if not 0 <= value < inf:
+            raise ConfigError(f"--{name} {value}: must be at least 0 and finite")
+    if stage.early_stopping_patience and str(training.save_strategy.value) == "no":
+        raise ConfigError(
+            "--early_stopping_patience: keeps the best checkpoint, so it needs --save_strategy "
+            "steps or epoch"
+        )
+
+
+def refuse_impossible(stage: RewardArguments, model: Any) -> None:
+    """ConfigError for what an ensemble or a model with criteria could not be."""
+    if stage.num_members < 1:
+        raise ConfigError(f"--num_members {stage.num_members}: must be at least 1")
     if stage.num_members > 1 and not model.use_peft:
         raise ConfigError(
             f"--num_members {stage.num_members}: members are adapters on one base; add --use_peft"
         )
     if stage.member_bagging and stage.num_members == 1:
         raise ConfigError("--member_bagging: needs --num_members of at least 2")
-    if stage.early_stopping_patience and str(training.save_strategy.value) == "no":
-        raise ConfigError(
-            "--early_stopping_patience: keeps the best checkpoint, so it needs --save_strategy "
-            "steps or epoch"
-        )
     parse_criteria(stage.criteria)
 
 
@@ -161,6 +193,26 @@ def parse_criteria(text: str | None) -> dict[str, float]:
     return weights
 
 
+def default_settings(verb: str) -> dict[str, Any] | None:
+    """All settings of a stage as they are when nobody sets any, flat, as JSON can hold them.
+
+    None for a stage that is not trained here.
+    """
+    import trl
+
+    if verb not in _CONFIG_CLASSES:
+        return None
+    kinds = (_STAGE_CLASSES.get(verb, StageArguments), pydoc.locate(_CONFIG_CLASSES[verb]))
+    defaults = stage_defaults(verb)
+    stage, training, model = (
+        kind(
+            **{key: defaults[key] for key in defaults.keys() & {each.name for each in fields(kind)}}
+        )
+        for kind in (*kinds, trl.ModelConfig)
+    )
+    return Settings(verb, stage, training, model).as_dict()
+
+
 def stage_defaults(verb: str) -> dict[str, Any]:
     """Defaults where TRL's do not suit: this machine's device, our folders, our checkpoints."""
     import torch
@@ -178,4 +230,10 @@ def stage_defaults(verb: str) -> dict[str, Any]:
         defaults |= {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
     if verb == "reward":
         defaults |= {"lora_task_type": "SEQ_CLS", "eval_fraction": 0.1}
+    if verb == "online_dpo":
+        defaults["num_train_epochs"] = 1  # passes over each round's pairs
+    if verb == "dpo":
+        defaults["truncation_mode"] = None  # what is too long is dropped unless a side is named
+    if verb == "kto":
+        defaults["train_sampling_strategy"] = "random"  # mismatched pairs are made batch by batch
     return defaults

@@ -20,13 +20,26 @@ def load_base(settings: Settings) -> Any:
         options["revision"] = model.model_revision
     policy = load_policy(model.model_name_or_path, dtype=model.dtype, **options)
     if not hasattr(policy, "merge_and_unload"):
-        return policy
+        return with_one_layout(policy)
     refuse_quantised_adapter(settings)
     options.pop("quantization_config")
     whole = load_policy(model.model_name_or_path, dtype="float32", **options).merge_and_unload()
     whole.name_or_path = model.model_name_or_path  # what PEFT notes as the new adapter's base
     whole.requires_grad_(not model.use_peft)  # PEFT had frozen what it is merged into
     return whole if model.dtype in (None, "auto") else whole.to(torch_dtype(model.dtype))
+
+
+def with_one_layout(model: Any) -> Any:
+    """The same model, whose 4-bit layers never change the layout of their weights.
+
+    On CPUs that know bf16, bitsandbytes 0.49 packs them anew in the first pass without gradients,
+    an evaluation or the reference's, and from then on computes with other rounding and hands no
+    gradient to what lies below.
+    """
+    for module in model.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def loading_options(settings: Settings) -> dict[str, Any]:

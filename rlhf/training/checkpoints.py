@@ -32,7 +32,7 @@ _MAX_SHOWN = 4
 # Compared by content instead: a data set or model may be moved between two runs.
 _COMPARED_BY_CONTENT = {
     *("dataset_name", "eval_dataset_name", "model_name_or_path"),
-    *("reward_model_name_or_path", "gate_dir"),
+    *("reward_model_name_or_path", "gate_dir", "ref_model_name_or_path"),
 }
 
 

@@ -21,14 +21,16 @@ READERS = {
     "sft": "rlhf.training.sft",
     "reward": "rlhf.training.reward",
     "dpo": "rlhf.training.dpo",
+    "kto": "rlhf.training.kto.rows",
     "ppo": "rlhf.training.ppo.recipe",
     "rloo": "rlhf.training.rloo",
     "grpo": "rlhf.training.grpo",
+    "online_dpo": "rlhf.training.online_dpo.recipe",
 }
 """Where each training stage's `read_columns(settings, renderer, inputs)` is."""
 
 _PROMPTED = ("sample", "evaluate", *ONLINE)
-_WANTED = {"sft": "demonstrations"} | dict.fromkeys(_PROMPTED, "prompts")
+_WANTED = {"sft": "demonstrations", "kto": "unpaired"} | dict.fromkeys(_PROMPTED, "prompts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

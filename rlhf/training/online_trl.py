@@ -21,12 +21,11 @@ from rlhf.models.trl_compat import KeptRollouts
 from rlhf.training.arguments import Settings
 from rlhf.training.base import load_base
 from rlhf.training.monitoring import FiniteLoss, log_rows
-from rlhf.training.ppo.monitoring import RolloutRecord
-from rlhf.training.ppo.monitoring.metrics import completion_metrics
 from rlhf.training.prompts import PromptRow, read_columns
 from rlhf.training.rewards.episodes import Episodes, ScoredEpisodes
 from rlhf.training.rewards.scoring import RewardSources
 from rlhf.training.rewards.sources import load_sources
+from rlhf.training.rollout_log import RolloutRecord, completion_metrics, last_rollouts
 from rlhf.training.saving import replacing_files
 from rlhf.training.stage import (
     callbacks,
@@ -43,10 +42,6 @@ from rlhf.training.stage import (
 
 _STATE_NAME = "rollout_{}.pt"
 _NOTED = ("score", "score_ci_low", "score_ci_high", "ended_rate", "repetition")
-_REPORTED = (*_NOTED, "reward", "completion_length", "entropy", "kl")
-"""What the manifest has of the last rollouts: all that stages that learn online report."""
-NUM_LAST = 5
-"""Rows of the log at the end whose means these are: one rollout is a few completions."""
 
 
 class GuardedRLOOTrainer(KeptRollouts, FiniteLoss, RLOOTrainer):  # type: ignore[misc]
@@ -91,7 +86,7 @@ def train_online(settings: Settings) -> None:
             load_rollout(trainer, sources, claim.checkpoint)
         manifest.metrics |= run_trainer(trainer, claim, settings)
         manifest.metrics |= {"num_train": len(train_rows), "num_eval": len(eval_rows)}
-        manifest.metrics |= last_rollouts(trainer.state) | measured(trainer)
+        manifest.metrics |= last_rollouts(rollouts_of(trainer.state)) | measured(trainer, settings)
 
         # 4. Save the adapter, or the whole model, with its tokenizer.
         folder = Path(settings.training.output_dir)
@@ -272,14 +267,12 @@ def load_rollout(trainer: Any, sources: RewardSources, checkpoint: Path) -> None
     sources.load_state_dict(kept["rewards"])
 
 
-def last_rollouts(state: TrainerState) -> dict[str, float]:
-    """Means over the last rows of the log that have rewards; `kl` in nats a completion.
+def rollouts_of(state: TrainerState) -> list[dict[str, float]]:
+    """The rows of TRL's log that have rewards, by our names; `kl` in nats a completion.
 
     TRL logs the KL of a token; a completion's is that times the tokens of a completion.
     """
-    rows = [_report_of(row) for row in log_rows(state) if "reward" in row][-NUM_LAST:]
-    found = {name: [row[name] for row in rows if name in row] for name in _REPORTED}
-    return {name: sum(values) / len(values) for name, values in found.items() if values}
+    return [_report_of(row) for row in log_rows(state) if "reward" in row]
 
 
 def _report_of(row: Mapping[str, Any]) -> dict[str, float]:

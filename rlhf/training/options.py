@@ -82,6 +82,53 @@ class StageArguments:
 
 
 @dataclass
+class SFTArguments(StageArguments):
+    """What the SFT stage takes beside what every stage takes."""
+
+    imitate: Literal["chosen", "rewrites", "all"] = field(
+        default="chosen",
+        metadata={
+            "help": "What to imitate: demonstrations and the chosen side of pairs, what raters "
+            "wrote themselves (of a feedback store or its judgements), or all of that."
+        },
+    )
+
+
+@dataclass
+class KTOArguments(StageArguments):
+    """What the KTO stage takes beside what every stage takes."""
+
+    rating_threshold: float | None = field(
+        default=None,
+        metadata={
+            "help": "Of rated completions: a mean rating above it is desirable, one below it is "
+            "not, one on it is left out; by itself the middle of the first criterion's scale."
+        },
+    )
+    balance_labels: Literal["auto", "never"] = field(
+        default="auto",
+        metadata={
+            "help": "Weigh the rarer label up until desirable to undesirable rows stand between "
+            "1:1 and 4:3, unless --desirable_weight or --undesirable_weight says otherwise."
+        },
+    )
+    row_weights: Literal["auto", "never"] = field(
+        default="auto",
+        metadata={
+            "help": "Rows count by their weight (how many raters agree with the label, and what "
+            "they count), or all the same."
+        },
+    )
+    early_stopping_patience: int = field(
+        default=0,
+        metadata={
+            "help": "Stop after so many evaluations without a better held-out loss, and "
+            "keep the best checkpoint; 0 trains to the end."
+        },
+    )
+
+
+@dataclass
 class PreferenceArguments(StageArguments):
     """What a stage takes that learns from pairs, beside what every stage takes."""
 
@@ -110,11 +157,25 @@ class PreferenceArguments(StageArguments):
             "them with hard ones."
         },
     )
+    rewrite_pairs: bool = field(
+        default=False,
+        metadata={
+            "help": "Of a feedback store or its judgements: take each rewrite as better than the "
+            "completion that it rewrites, a pair beside the others."
+        },
+    )
     early_stopping_patience: int = field(
         default=0,
         metadata={
             "help": "Stop after so many evaluations without a better held-out loss, and "
             "keep the best checkpoint; 0 trains to the end."
+        },
+    )
+    batch_by_length: Literal["auto", "never"] = field(
+        default="auto",
+        metadata={
+            "help": "Cut the rows of an optimizer step into micro-batches of like length; auto: "
+            "unless a loss compares the pairs of a micro-batch."
         },
     )
 
@@ -142,6 +203,52 @@ class RewardArguments(PreferenceArguments):
         metadata={
             "help": "Each member sees its own draw of the pairs (weights from Poisson(1)) "
             "beside its own fresh weights."
+        },
+    )
+
+
+@dataclass
+class DPOArguments(PreferenceArguments):
+    """What the DPO stage takes beside what every stage on pairs takes."""
+
+    ranking_loss: Literal["pairs", "plackett_luce"] = field(
+        default="pairs",
+        metadata={
+            "help": "Rankings (rows that share a group) as their pairs, or each as one order of "
+            "its completions by Plackett and Luce."
+        },
+    )
+    ref_model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "The reference: an adapter on the policy's base, or a whole model of its "
+            "vocabulary; the model that training starts from unless given."
+        },
+    )
+    ref_cache_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where --precompute_ref_log_probs keeps what it computes, under a hash of data "
+            "and reference, for several runs to share; OUTPUT/reference unless given."
+        },
+    )
+    num_kl_prompts: int = field(
+        default=0,
+        metadata={
+            "help": "Held-out prompts that the policy answers at each evaluation, to measure its "
+            "KL to the reference and the length of its completions; 0 samples none. Costs that "
+            "many completions an evaluation."
+        },
+    )
+    kl_max_completion_length: int = field(
+        default=128,
+        metadata={"help": "Tokens after which those completions are cut."},
+    )
+    kl_budget: float | None = field(
+        default=None,
+        metadata={
+            "help": "Nats a completion from the reference, by --num_kl_prompts, above which a "
+            "warning says so."
         },
     )
 
@@ -180,3 +287,76 @@ class OnlineArguments(StageArguments):
 @dataclass
 class TrlOnlineArguments(ScoreOptions, OnlineArguments):
     """The same beside TRL's RLOOConfig or GRPOConfig, which shape no scores."""
+
+
+@dataclass
+class OnlineDPOArguments(ScoreOptions, OnlineArguments):
+    """What online DPO takes beside TRL's DPOConfig: the rounds, how it samples, and who labels."""
+
+    num_rounds: int = field(
+        default=3,
+        metadata={"help": "How often the policy samples, is labelled, and learns from the pairs."},
+    )
+    prompts_per_round: int | None = field(
+        default=None,
+        metadata={
+            "help": "Prompts of a round; the prompts divided by the rounds unless given. Each "
+            "comes once before any comes again."
+        },
+    )
+    num_generations: int = field(
+        default=2,
+        metadata={"help": "Completions of each prompt; the best of them is paired with the worst."},
+    )
+    max_completion_length: int = field(
+        default=256,
+        metadata={"help": "Tokens of a completion; what is longer is cut."},
+    )
+    temperature: float = field(
+        default=1.0,
+        metadata={"help": "Of sampling, from the whole distribution."},
+    )
+    rollout_batch_size: int | None = field(
+        default=32,
+        metadata={"help": "Completions of a process that are decoded together."},
+    )
+    rollout_copy: Literal["auto", "always", "never"] = field(
+        default="auto",
+        metadata={
+            "help": "Sample from a copy of the base with the adapter merged into it, which is "
+            "faster and takes the base's memory again; auto where that is free."
+        },
+    )
+    reward_weights: list[float] | None = field(
+        default=None,
+        metadata={"help": "A weight for each source of rewards, reward models first; 1 each."},
+    )
+    judge: str | None = field(
+        default=None,
+        metadata={
+            "help": "Instead of rewards, a function judge(prompts, completions) that says which of "
+            "two completions is better (0, 1, a ranking, tie, or -1 for no answer): "
+            "package.module.function or FILE.py:function."
+        },
+    )
+    judge_url: str | None = field(
+        default=None,
+        metadata={
+            "help": "Instead of rewards, a chat model behind an OpenAI-compatible URL that ends "
+            "in /v1; a key is taken from RLHF_JUDGE_API_KEY."
+        },
+    )
+    judge_model: str | None = field(
+        default=None, metadata={"help": "Name of the model behind --judge_url."}
+    )
+    judge_timeout_s: float = field(
+        default=60.0,
+        metadata={"help": "Seconds after which --judge_url has no answer to a question."},
+    )
+    soft_label_scale: float | None = field(
+        default=None,
+        metadata={
+            "help": "Soft labels: p_chosen = sigmoid(this times the gap of the two scores); 1 "
+            "reads a reward model's scores as they were fitted. Labels are hard unless given."
+        },
+    )

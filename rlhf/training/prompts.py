@@ -12,6 +12,7 @@ from rlhf.data.sources import LoadedDataset
 from rlhf.data.tokenization import Renderer
 from rlhf.models.loading import context_tokens
 from rlhf.training.arguments import Settings
+from rlhf.training.options import OnlineDPOArguments
 from rlhf.training.stage import Inputs, read_sides, report_inputs
 
 PromptRow = dict[str, Any]
@@ -60,6 +61,16 @@ def rows_of(prompts: Sequence[Demo], dataset: LoadedDataset) -> list[PromptRow]:
 def _fitting(
     rows: Sequence[Demo], settings: Settings, renderer: Renderer, dataset: LoadedDataset
 ) -> list[Demo]:
-    model, limit = settings.model, settings.training.max_completion_length
+    model, limit = settings.model, completion_limit(settings)
     context = context_tokens(model.model_name_or_path, model.model_revision)
+    if isinstance(settings.stage, OnlineDPOArguments) and settings.training.max_length:
+        context = min(context or settings.training.max_length, settings.training.max_length)
     return [row for row in rows if prompt_fits(row, renderer, limit, context, dataset.losses)]
+
+
+def completion_limit(settings: Settings) -> int:
+    """Tokens of a completion; TRL's config of DPO samples nothing, so there the stage says it."""
+    sampling: Any = settings.training
+    if isinstance(settings.stage, OnlineDPOArguments):
+        sampling = settings.stage
+    return int(sampling.max_completion_length)

@@ -7,6 +7,8 @@ import warnings
 _HARMLESS = (
     # transformers renamed keys that TRL, and so every config of ours, still calls by the old name.
     (FutureWarning, r"`(is_)?gradient_checkpointing(_kwargs)?` is deprecated"),
+    # Rows are cut before TRL sees them (data/columns.py), and it is its own cutting that will go.
+    (FutureWarning, r"The `'keep_end'` truncation mode is deprecated"),
     # The base of an adapter on an adapter is a folder without config.json; nothing is assumed.
     (UserWarning, r"Could not find a config file in .* - will assume that the vocabulary was not"),
 )

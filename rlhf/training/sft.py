@@ -61,7 +61,7 @@ def train_sft(settings: Settings) -> None:
         trainer = make_trainer(settings, renderer, train_rows, eval_rows)
         manifest.metrics |= run_trainer(trainer, claim, settings)
         manifest.metrics |= {"num_train": len(train_rows), "num_eval": len(eval_rows)}
-        manifest.metrics |= measured(trainer)
+        manifest.metrics |= measured(trainer, settings)
 
         # 4. Save: merged in fp32, since the later stages' reference is this model with
         #    adapters off, and a merge in bf16 would lose part of what was learnt.

@@ -3,24 +3,23 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlhf.data.doctor import Finding, Side, findings_as_dicts
 from rlhf.data.doctor.reporting import print_inputs, write_findings
-from rlhf.data.feedback_pairs import Labelling
 from rlhf.data.formats import recognise
+from rlhf.data.labelling import Labelling, RowKind
 from rlhf.data.losses import COMPLETION_ADVICE, ROW_ADVICE
-from rlhf.data.sources import LoadedDataset, load_rows
+from rlhf.data.sources import LoadedDataset, load_rows, refuse_unread
 from rlhf.data.splits import is_held_out
 from rlhf.data.tokenization import Renderer
 from rlhf.errors import ConfigError, DataError
 from rlhf.manifest import Manifest, file_sha256, invalidate, make_folder, recorded_stage
 from rlhf.models.adapters import adapter_chain
-from rlhf.models.loading import backbone_of, load_tokenizer
-from rlhf.models.prefix_sharing import sharing_prefixes
+from rlhf.models.loading import load_tokenizer
 from rlhf.models.registry import model_identity, resolve_model
 from rlhf.models.trl_compat import train_from
 from rlhf.records import content_hash
@@ -35,8 +34,18 @@ from rlhf.training.checkpoints import (
     run_description,
 )
 from rlhf.training.examination import count_cut_by_context, examine_stage
+from rlhf.training.fast_forward import fast_forward
+from rlhf.training.lora_targets import refuse_unknown_modules
 from rlhf.training.monitoring import FiniteGuard, LogWriter, log_rows, mean_loss
-from rlhf.training.options import OnlineArguments, RewardArguments
+from rlhf.training.objectives import labels_for
+from rlhf.training.options import (
+    DPOArguments,
+    KTOArguments,
+    OnlineArguments,
+    PreferenceArguments,
+    SFTArguments,
+    StageArguments,
+)
 from rlhf.training.rewards.checks import gate_folders
 from rlhf.training.saving import disk_errors
 
@@ -83,6 +92,7 @@ def load_inputs(settings: Settings) -> Inputs:
     """Read the data sets and identify the model; ConfigError or DataError when one is unusable."""
     began, stage = time.monotonic(), settings.stage
     refuse_own_inputs(settings)
+    refuse_unknown_modules(settings)
     model = model_identity(settings.model.model_name_or_path, settings.model.model_revision)
     labelling = labelling_of(settings)
     train = load_rows(
@@ -91,6 +101,7 @@ def load_inputs(settings: Settings) -> Inputs:
         dataset_config=stage.dataset_config,
         labelling=labelling,
     )
+    refuse_unread(labelling, train)
     heldout = None
     if stage.eval_dataset_name:
         heldout = load_rows(
@@ -103,12 +114,29 @@ def load_inputs(settings: Settings) -> Inputs:
 
 
 def labelling_of(settings: Settings) -> Labelling:
-    """How judgements become labels here; only the reward stage can learn from ties."""
+    """How judgements become labels here; only stages on pairs can learn from ties."""
     stage = settings.stage
-    keep_ties = isinstance(stage, RewardArguments) and (
+    if isinstance(stage, DPOArguments):
+        stage = labels_for(stage, settings.training)
+    keep_ties = isinstance(stage, PreferenceArguments) and (
         stage.ties == "keep" or (stage.ties == "auto" and stage.labels != "hard")
     )
-    return Labelling(method=stage.label_method, keep_ties=keep_ties)
+    return Labelling(
+        method=stage.label_method,
+        keep_ties=keep_ties,
+        rows=rows_of(stage),
+        rewrite_pairs=isinstance(stage, PreferenceArguments) and stage.rewrite_pairs,
+        rating_threshold=stage.rating_threshold if isinstance(stage, KTOArguments) else None,
+    )
+
+
+def rows_of(stage: StageArguments) -> RowKind:
+    """Which rows a stage makes of judgements."""
+    if isinstance(stage, KTOArguments):
+        return "unpaired"
+    if isinstance(stage, SFTArguments) and stage.imitate != "chosen":
+        return stage.imitate
+    return "pairs"
 
 
 def refuse_own_inputs(settings: Settings) -> None:
@@ -116,6 +144,10 @@ def refuse_own_inputs(settings: Settings) -> None:
     name, stage = settings.model.model_name_or_path, settings.stage
     base, adapters = adapter_chain(resolve_model(name))
     _refuse_over(settings, f"the model {name}", [Path(base), *adapters])
+    if isinstance(stage, DPOArguments) and stage.ref_model_name_or_path:
+        base, adapters = adapter_chain(resolve_model(stage.ref_model_name_or_path))
+        named = f"the reference {stage.ref_model_name_or_path}"
+        _refuse_over(settings, named, [Path(base), *adapters])
     if isinstance(stage, OnlineArguments):
         for reward in stage.reward_model_name_or_path:
             _refuse_over(settings, f"the reward model {reward}", [Path(reward)])
@@ -288,36 +320,20 @@ def run_trainer(trainer: Any, claim: Claim, settings: Settings) -> dict[str, Any
     """
     if claim.checkpoint:
         require_readable(claim.checkpoint)
-    with disk_errors(Path(settings.training.output_dir)), shared_prefixes(trainer, settings):
+    with disk_errors(Path(settings.training.output_dir)), fast_forward(trainer, settings):
         train_from(trainer, claim.checkpoint)
     rows = log_rows(trainer.state)
     return {"train_loss": mean_loss(rows), "num_steps": trainer.state.global_step}
 
 
-@contextmanager
-def shared_prefixes(trainer: Any, settings: Settings) -> Iterator[None]:
-    """Within the block pairs compute their prompt once, where that pays; says what came of it."""
-    if settings.verb not in ("reward", "dpo") or settings.stage.share_prefixes == "never":
-        yield
-        return
-    models = [trainer.model, getattr(trainer, "ref_model", None)]
-    with ExitStack() as stack:
-        sharing = [
-            stack.enter_context(sharing_prefixes(backbone_of(model)))
-            for model in models
-            if model is not None
-        ]
-        yield
-        if is_main(settings):
-            print(sharing[0].summary(), file=sys.stderr)
-
-
-def measured(trainer: Any) -> dict[str, float]:
+def measured(trainer: Any, settings: Settings) -> dict[str, float]:
     """TRL's metrics on the rows held out (`eval_loss`, ...); nothing when there are none."""
     if trainer.eval_dataset is None:
         return {}
     skipped = ("_runtime", "_per_second", "num_tokens", "epoch")
-    return {key: value for key, value in trainer.evaluate().items() if not key.endswith(skipped)}
+    with fast_forward(trainer, settings, quiet=True):
+        found = trainer.evaluate()
+    return {key: value for key, value in found.items() if not key.endswith(skipped)}
 
 
 def callbacks(settings: Settings) -> list[Any]:

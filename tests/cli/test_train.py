@@ -24,6 +24,23 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "run it again to go on"),
+        (["--restart", "true"], "run it again without --restart to go on"),
+        (["--from_stage=dpo"], "run it again without --from_stage to go on"),
+    ],
+)
+def test_interrupted_by_hand_it_says_how_to_go_on(options, said, monkeypatch, capsys):
+    def interrupted(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verb_module("dpo"), "main", interrupted)
+    assert main(["dpo", *options]) == 130
+    assert capsys.readouterr().err == f"rlhf: interrupted; {said}\n"
+
+
 @pytest.fixture
 def train(tiny_model: Path, tmp_path: Path, capsys):
     """`train(verb, data, *options)` gives (exit code, error lines of ours)."""

@@ -33,26 +33,51 @@ def test_dpo_rows_are_a_rollouts_ids():
     assert len(kept) == 1
 
 
-def test_dpo_cuts_at_max_length_and_counts_it():
+def test_dpo_drops_what_is_over_max_length():
+    losses = DataLosses(num_rows=2)
+    limit = N + len(ids("xyz")) + 1
+    [row], [kept] = dpo_columns([pair(), pair(rejected="q", place="f:2")], RENDERER, limit, losses)
+    assert (row["rejected_ids"], kept.place) == ([*ids("q"), END], "f:2")
+    assert losses.dropped == {f"over --max_length {limit}": 1}
+    assert losses.examples == {f"over --max_length {limit}": ["f:1"]}
+    assert losses.cut == {}
+
+
+def test_dpo_cuts_the_ends_of_completions_where_the_start_is_kept():
     losses = DataLosses(num_rows=1)
     limit = N + len(ids("xyz")) + 1
-    [row], _ = dpo_columns([pair()], RENDERER, limit, losses)
+    [row], _ = dpo_columns([pair()], RENDERER, limit, losses, "keep_start")
+    assert row["prompt_ids"] == PROMPT_IDS
     assert row["chosen_ids"] == [*ids("xyz"), END]
     assert row["rejected_ids"] == ids("qqqqqq")[: limit - N]  # cut, so without its end
-    assert losses.cut == {f"over --max_length {limit}": 1}
+    assert losses.cut == {f"over --max_length {limit}, end of a completion cut": 1}
     assert losses.share == 1.0
 
 
+def test_dpo_cuts_the_beginning_of_the_one_prompt_where_the_end_is_kept():
+    losses = DataLosses(num_rows=1)
+    limit = 3 + len(ids("qqqqqq")) + 1  # the longer side with its end and three of the prompt
+    [row], _ = dpo_columns([pair()], RENDERER, limit, losses, "keep_end")
+    assert row["prompt_ids"] == PROMPT_IDS[-3:]
+    assert row["chosen_ids"] == [*ids("xyz"), END]
+    assert row["rejected_ids"] == [*ids("qqqqqq"), END]
+    assert losses.cut == {f"over --max_length {limit}, beginning of the prompt cut": 1}
+    assert dpo_columns([pair()], RENDERER, limit - 3, losses, "keep_end") == ([], [])
+    assert losses.dropped == {f"completion fills --max_length {limit - 3}": 1}
+
+
 def test_dpo_drops_what_a_cut_leaves_nothing_of():
-    losses = DataLosses(num_rows=2)
+    losses = DataLosses(num_rows=3)
     same_start = pair(chosen="xyz", rejected="xyzqqq")
-    rows, _ = dpo_columns([pair()], RENDERER, N, losses)
-    cut_rows, _ = dpo_columns([same_start], RENDERER, N + 1, losses)
-    assert rows == []
-    assert cut_rows == []
+    rows, _ = dpo_columns([pair()], RENDERER, N, losses, "keep_start")
+    cut_rows, _ = dpo_columns([same_start], RENDERER, N + 1, losses, "keep_start")
+    same = dpo_columns([pair(chosen="x", rejected="x")], RENDERER, None, losses)
+    assert rows == cut_rows == []
+    assert same == ([], [])
     assert losses.dropped == {
         f"prompt fills --max_length {N}": 1,
         f"identical once cut to --max_length {N + 1}": 1,
+        "identical tokens in chosen and rejected": 1,
     }
 
 

@@ -103,9 +103,10 @@ def test_a_cut_row_is_a_loss_but_does_not_lack_its_end():
     data.losses = losses
     [one] = preference_pairs(data)
     limit = len(RENDERER.prompt_ids([USER])) + 4
-    columns, kept = dpo_columns([one], RENDERER, limit, losses)
+    columns, kept = dpo_columns([one], RENDERER, limit, losses, "keep_start")
     found = {f.name: f for f in examine([data], Side(kept, columns), Side(), RENDERER)}
-    assert found["too_long"].words == f"rows cut: over --max_length {limit}"
+    words = f"rows cut: over --max_length {limit}, end of a completion cut"
+    assert found["too_long"].words == words
     assert "missing_end" not in found
 
 

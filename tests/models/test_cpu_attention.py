@@ -5,7 +5,12 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from rlhf.models import cpu_attention
-from rlhf.models.cpu_attention import NAME, short_row_attention, use_short_row_attention
+from rlhf.models.cpu_attention import (
+    NAME,
+    attending_short_rows,
+    short_row_attention,
+    use_short_row_attention,
+)
 from rlhf.models.loading import load_policy
 
 CAUSAL = torch.nn.Module()
@@ -20,7 +25,7 @@ def drawn(length: int = 7, dtype: torch.dtype = torch.float64) -> list[torch.Ten
 
 
 @pytest.mark.parametrize("scaling", [None, 0.3])
-@pytest.mark.parametrize("length", [2, 7])
+@pytest.mark.parametrize("length", [2, 7, 130])
 def test_values_and_gradients_are_torchs(scaling, length):
     leaves = drawn(length)
     ours, _ = short_row_attention(CAUSAL, *leaves, None, scaling=scaling)
@@ -36,6 +41,35 @@ def test_values_and_gradients_are_torchs(scaling, length):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("length", [7, 130])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_mask_decides_what_is_seen(rows, length, is_causal):
+    leaves = drawn(length)
+    torch.manual_seed(2)
+    mask = (torch.rand(rows, 1, length, length) < 0.4) | torch.eye(length, dtype=torch.bool)
+    mask = mask.tril() if is_causal else mask
+    ours, _ = short_row_attention(CAUSAL, *leaves, mask)
+    theirs = scaled_dot_product_attention(*leaves, attn_mask=mask, enable_gqa=True).transpose(1, 2)
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    factors = torch.randn_like(ours)
+    for one, other in zip(
+        torch.autograd.grad((ours * factors).sum(), leaves),
+        torch.autograd.grad((theirs * factors).sum(), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_a_place_that_sees_nothing_is_no_nan():
+    leaves = drawn(dtype=torch.bfloat16)
+    mask = torch.ones(2, 1, 7, 7, dtype=torch.bool).tril()
+    mask[0, 0, :2] = False  # padded on the left
+    out, _ = short_row_attention(CAUSAL, *leaves, mask)
+    gradients = torch.autograd.grad(out[:, 2:].sum(), leaves)
+    assert all(each.isfinite().all() for each in (out, *gradients))
+
+
 def test_no_token_sees_a_later_one():
     query, key, value = (each.detach() for each in drawn())
     before, _ = short_row_attention(CAUSAL, query, key, value, None)
@@ -45,7 +79,9 @@ def test_no_token_sees_a_later_one():
     assert not torch.equal(before[:, 4:], after[:, 4:])
 
 
-@pytest.mark.parametrize("change", ["mask", "float32", "long", "window", "cache", "both ways"])
+@pytest.mark.parametrize(
+    "change", ["added mask", "mask a head", "float32", "long", "window", "cache", "both ways"]
+)
 def test_whatever_else_there_is_goes_to_torchs_kernel(change, monkeypatch):
     called = []
     monkeypatch.setattr(
@@ -53,7 +89,11 @@ def test_whatever_else_there_is_goes_to_torchs_kernel(change, monkeypatch):
     )
     dtype = torch.float32 if change == "float32" else torch.bfloat16
     query, key, value = (each.detach() for each in drawn(dtype=dtype))
-    mask = torch.ones(2, 1, 7, 7, dtype=torch.bool).tril() if change == "mask" else None
+    masks = {
+        "added mask": torch.zeros(2, 1, 7, 7, dtype=dtype),
+        "mask a head": torch.ones(2, 6, 7, 7, dtype=torch.bool),
+    }
+    mask = masks.get(change)
     options = {"window": {"sliding_window": 4}, "both ways": {"is_causal": False}}.get(change, {})
     monkeypatch.setattr(cpu_attention, "MAX_TOKENS", 6 if change == "long" else 7)
     if change == "cache":
@@ -79,6 +119,21 @@ def test_a_bf16_model_computes_and_samples_with_it(tiny_model):
             torch.testing.assert_close(one, other, atol=0.1, rtol=0.05)
         options = {"attention_mask": mask, "max_new_tokens": 3, "do_sample": False}
         assert torch.equal(plain.generate(ids, **options), ours.generate(ids, **options))
+
+
+def test_within_a_block_and_no_longer(tiny_model, tmp_path):
+    model = load_policy(tiny_model, device="cpu")
+    with attending_short_rows(model) as used:
+        assert used
+        assert model.config._attn_implementation == NAME
+        model.save_pretrained(tmp_path)
+    assert model.config._attn_implementation == "sdpa"
+    assert NAME not in (tmp_path / "config.json").read_text()
+    taught = load_policy(tiny_model, device="cpu")
+    assert use_short_row_attention(taught)
+    with attending_short_rows(taught):
+        pass
+    assert taught.config._attn_implementation == NAME  # as it was before
 
 
 def test_a_model_with_attention_of_its_own_is_left_alone(tiny_model):

@@ -5,7 +5,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from rlhf.models.loading import load_policy
-from rlhf.models.lora_compute import BaseDtypeLinear, compute_in_base_dtype
+from rlhf.models.lora_compute import (
+    BaseDtypeLinear,
+    compute_in_base_dtype,
+    computing_in_base_dtype,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
 IDS = torch.tensor([[5, 40, 41, 33, 2]])
@@ -46,6 +50,30 @@ def test_plain_lora_takes_the_fast_path_and_others_pefts(tiny_model):
     assert takes(use_dora=True) is None
     assert takes(lora_bias=True) is None
     assert takes(lora_dropout=0.1) is None
+
+
+def test_two_active_adapters_take_pefts_path(tiny_model):
+    ours, theirs = made(tiny_model), made(tiny_model)
+    for model in (ours, theirs):
+        torch.manual_seed(2)
+        model.add_adapter("more", model.peft_config["default"])
+        model.double().base_model.set_adapter(["default", "more"])
+    with computing_in_base_dtype(ours) as count, torch.no_grad():
+        assert count == 14
+        layers = [each for each in ours.modules() if isinstance(each, BaseDtypeLinear)]
+        assert {each._plain_adapter() for each in layers} == {None}
+        assert torch.equal(ours(IDS).logits, theirs(IDS).logits)
+
+
+def test_a_block_ends_with_pefts_layers_but_leaves_those_that_were_changed_before(tiny_model):
+    model = made(tiny_model)
+    with pytest.raises(KeyError), computing_in_base_dtype(model):
+        raise KeyError
+    assert not any(isinstance(each, BaseDtypeLinear) for each in model.modules())
+    compute_in_base_dtype(model)
+    with computing_in_base_dtype(model) as count:
+        assert count == 0
+    assert sum(isinstance(each, BaseDtypeLinear) for each in model.modules()) == 14
 
 
 def test_what_peft_does_with_its_layers_still_works(tiny_model):

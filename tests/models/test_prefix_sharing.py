@@ -6,9 +6,11 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import logsigmoid
 
+from rlhf.models.cpu_attention import attending_short_rows
 from rlhf.models.loading import backbone_of
 from rlhf.models.prefix_sharing import (
     common_prefix_lengths,
+    pack_rows,
     put_back,
     share_rows,
     sharing_prefixes,
@@ -105,6 +107,52 @@ def test_a_shared_row_by_hand():
     assert rows.sources[1].tolist()[:4] == [0, 1, 2, 5]
     states = torch.arange(6.0)[None, :, None]
     assert put_back(states, rows.sources)[1, :4, 0].tolist() == [0, 1, 2, 5]
+
+
+def test_a_packed_row_by_hand():
+    # pairs 5 6 | 7 | 8 and 9 | 4 | 3 2: shared rows 5 6 7 8 and 9 4 3 2, the shorter one padded
+    ids, mask = padded([[5, 6, 7], [9, 4], [5, 6, 8, 1], [9, 3]])
+    rows = pack_rows(share_rows(ids, mask, PAD))
+    assert rows.ids.tolist() == [[5, 6, 7, 8, 1, 9, 4, 3]]
+    assert rows.positions.tolist() == [[0, 1, 2, 2, 3, 0, 1, 1]]
+    assert rows.visible[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 1, 0, 0, 0, 0],
+        [1, 1, 0, 1, 1, 0, 0, 0],
+        [0, 0, 0, 0, 0, 1, 0, 0],  # the second pair sees nothing of the first
+        [0, 0, 0, 0, 0, 1, 1, 0],
+        [0, 0, 0, 0, 0, 1, 0, 1],
+    ]
+    states = torch.arange(8.0)[None, :, None]
+    back = put_back(states, rows.sources)[..., 0]
+    assert back[0, :3].tolist() == [0, 1, 2]
+    assert back[1, :2].tolist() == [5, 6]
+    assert back[2].tolist() == [0, 1, 3, 4]
+    assert back[3, :2].tolist() == [5, 7]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_packed_pairs_give_the_plain_loss_and_gradients(attention):
+    model, (ids, mask) = tiny_scorer("Llama", attention), paired_batch()
+    plain_loss, plain = loss_and_gradients(model, ids, mask)
+    options = {"pays_below": 1.0, "packs_always": True}
+    with sharing_prefixes(backbone_of(model), **options) as sharing:
+        loss, gradients = loss_and_gradients(model, ids, mask)
+    assert sharing.num_tokens == (20 + 7 + 3) + (5 + 12 + 2) + (33 + 1 + 9)
+    torch.testing.assert_close(loss, plain_loss, atol=1e-5, rtol=1e-5)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(gradients[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_pairs_are_packed_in_bf16_on_a_cpu_alone():
+    for dtype, packed in ((torch.bfloat16, True), (torch.float32, False)):
+        model, (ids, mask) = tiny_scorer("Llama", "sdpa").to(dtype), paired_batch()
+        with attending_short_rows(model), sharing_prefixes(backbone_of(model)) as sharing:
+            model(input_ids=ids, attention_mask=mask)
+        assert sharing.num_shared == 1
+        assert (sharing.num_tokens == 30 + 19 + 43) == packed
 
 
 def test_pairs_that_share_nothing_or_everything_are_rows_too():

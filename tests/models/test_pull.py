@@ -256,6 +256,19 @@ def test_hub_weights_with_another_hash_are_refused(hub):
     assert left_in_cache() == []
 
 
+def test_network_that_fails_is_one_line(hub, monkeypatch):
+    from huggingface_hub.errors import HfHubHTTPError
+
+    def unreachable(*_, **__):
+        network_error = HfHubHTTPError.__mro__[1]
+        raise network_error("no route to the hub")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    with pytest.raises(StageError, match=r"cannot be reached \(no route to the hub\)"):
+        pull(hub)
+    assert left_in_cache() == []
+
+
 def test_hub_out_of_reach_names_the_model_that_needs_none(tmp_path, monkeypatch):
     monkeypatch.setenv("RLHF_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -70,6 +70,29 @@ def test_ids_of_another_tokenizer_say_nothing(reward):
     assert ended_flags([""], [[]], {}, reward.tokenizer, {2}) == [False]
 
 
+def test_sampled_ids_are_scored_where_they_are_the_text(reward):
+    """A policy may sample a word in other pieces than the tokenizer would cut it into."""
+    tokenizer, text = reward.tokenizer, "Wrap it."
+    pieces = [tokenizer(one)["input_ids"][0] for one in text]
+    end = tokenizer.eos_token_id
+    assert pieces != tokenizer(text)["input_ids"]
+    prompt = reward.renderer.prompt_ids(ASKED)
+    rows = [[*prompt, *pieces, end], [*prompt, *pieces]]
+    expected = reward.score_ids(rows).tolist()
+    whole = reward.score([ASKED] * 2, [text] * 2, [True, False]).tolist()
+    assert expected != pytest.approx(whole, abs=1e-3)
+    sampled = [[*pieces, end], pieces]
+    found = reward([ASKED] * 2, [said(text)] * 2, completion_ids=sampled)
+    assert found == pytest.approx(expected, abs=1e-6)
+    scores = reward.all_scores([ASKED] * 2, [text] * 2, [True, False], completion_ids=sampled)
+    assert scores.mean.tolist() == pytest.approx(expected, abs=1e-6)
+    # Of what is not this text, or ends otherwise than it is said to, the text is scored.
+    others = [[7, 8, end], [10**6, end], [*pieces], []]
+    for other in others:
+        found = reward.all_scores([ASKED], [text], [True], completion_ids=[other])
+        assert found.mean.tolist() == pytest.approx(whole[:1], abs=1e-6)
+
+
 def test_a_column_ended_that_is_something_else_is_refused(reward):
     with pytest.raises(DataError, match="column 'ended' must be true or false"):
         reward(["Hi"], ["No."], ended=[[True, False]])
@@ -113,10 +136,9 @@ def test_grpo_learns_from_it(reward, tiny_model, tmp_path, conversational, monke
     prompts, completions, completion_ids, columns, scores = calls[0]
     assert prompts == [prompt] * 2
     assert columns["topic"] == ["bread"] * 2
-    texts = [
-        completion[0]["content"] if conversational else completion for completion in completions
-    ]
-    ended = [ids[-1] == reward.tokenizer.eos_token_id for ids in completion_ids]
-    assert scores == pytest.approx(reward.score(prompts, texts, ended).tolist(), abs=1e-5)
+    assert all(isinstance(one, list) == conversational for one in completions)
+    asked = reward.renderer.prompt_ids(prompt)
+    sampled = reward.score_ids([[*asked, *ids] for ids in completion_ids])
+    assert scores == pytest.approx(sampled.tolist(), abs=1e-5)
     logged = [row["rewards/my-reward/mean"] for row in trainer.state.log_history if "reward" in row]
     assert logged == pytest.approx([float(torch.tensor(scores).mean())], abs=1e-5)

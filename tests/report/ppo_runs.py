@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from rlhf.manifest import Manifest, write_json
+from rlhf.report.findings import findings
+from rlhf.report.reading import Run, read_run
 from rlhf.training.ppo.monitoring import CompletionLog, RolloutRecord, Watch
 from tests.report.runs import HOSTILE, make_run
 
@@ -33,6 +35,21 @@ def make_ppo_run(
     write_ppo(folder / "ppo", simulated=simulated, overridden=gate == "overridden", stops=stops)
     _add_policy(folder / "evaluate")
     return folder
+
+
+def run_of(folder: Path, **changes: Any) -> Run:
+    """A PPO run as the report reads it."""
+    return read_run(make_ppo_run(folder / "run", **changes))
+
+
+def texts_of(run: Run) -> list[str]:
+    """What its findings say."""
+    return [finding.text for finding in findings(run)]
+
+
+def loud(run: Run) -> list[str]:
+    """What those say that a reader must not miss."""
+    return [finding.text for finding in findings(run) if finding.is_alarming]
 
 
 def write_ppo(

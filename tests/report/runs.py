@@ -101,10 +101,12 @@ def _reward(stage: Path, manifest: Manifest) -> None:
 def _dpo(stage: Path, manifest: Manifest) -> None:
     manifest.inputs = {"preferences": _input(f"feedback:{stage.parent}/feedback.db#quick", 180)}
     manifest.metrics = {"train_loss": 0.55, "num_train": 108, "num_steps": 27}
+    manifest.config |= {"beta": 0.1, "loss_type": ["sigmoid"]}
     rows = []
     for i in range(1, 28):
         row = {"step": i, "loss": 0.69 - 0.012 * i, "rewards/margins": 0.04 * i}
         row |= {"rewards/accuracies": min(1.0, 0.5 + 0.018 * i)}
+        row |= {"rewards/chosen": -0.01 * i, "rewards/rejected": -0.05 * i}
         rows.append(row | {"logps/chosen": -90 - i, "logps/rejected": -95 - 2.5 * i})
     write_json(stage / "log.json", rows)
 

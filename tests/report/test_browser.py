@@ -18,7 +18,7 @@ NUM_CHARTS = (
 )
 # How far anything visible reaches beyond the window, in pixels; tables scroll by themselves.
 OVERFLOW = "document.documentElement.scrollWidth - window.innerWidth"
-NUM_DRAWN = 25  # wins 1, shape 2, gate 5, reward 8 and its curves 3, the others' curves 6
+NUM_DRAWN = 25  # wins 1, shape 2, gate 5, reward 8 and its curves 3, DPO 4, SFT's curves 2
 SHOWN = "[...document.querySelectorAll('.prompt')].filter((card) => !card.hidden).length"
 
 

@@ -1,13 +1,22 @@
 """Batches of pairs: what stands together, in which order, and what the rows say beside ids."""
 
 from collections import Counter
+from itertools import chain
 
 import pytest
 import torch
+from accelerate.data_loader import prepare_data_loader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf.training.preferences.batches import GroupedBatches, PairCollator, pack_sizes
+from rlhf.training.preferences.batches import (
+    GroupedBatches,
+    PairCollator,
+    StepsByLength,
+    cut_by_length,
+    pack_sizes,
+    pair_lengths,
+)
 
 GROUPS = ["a", "a", "a", None, "b", "b", None, "c", "c", "c", "c", "c"]
 
@@ -136,3 +145,68 @@ def test_the_collator_carries_labels():
     assert batch["p_chosen"][0, 0].item() == pytest.approx(0.8)
     assert torch.isnan(batch["p_chosen"][0, 1])
     assert "weight" not in batch
+
+
+def test_a_pair_costs_its_prompt_once():
+    rows = [
+        {"prompt_ids": [1, 2, 3], "chosen_ids": [7, 8], "rejected_ids": [9]},  # 1 2 3 | 7 8 | 9
+        {"prompt_ids": [1], "chosen_ids": [7, 8, 4], "rejected_ids": [7, 8]},  # 1 7 8 | 4 |
+        {"chosen_ids": [1, 2, 7], "rejected_ids": [1, 2, 8, 9]},  # 1 2 | 7 | 8 9
+    ]
+    assert pair_lengths(rows) == [6, 4, 5]
+
+
+def test_a_step_is_cut_by_length_and_keeps_its_rows():
+    lengths = [5, 9, 1, 7, 2, 2, 8, 3]
+    drawn = [3, 0, 1, 2, 6, 4, 5, 7]
+    # steps of 4: lengths 7 5 9 1, then 8 2 2 3, each from the longest down; ties as drawn
+    assert list(StepsByLength(drawn, lengths, 4)) == [1, 3, 0, 2, 6, 7, 4, 5]
+    assert list(StepsByLength(drawn[:6], lengths, 4)) == [1, 3, 0, 2, 6, 4]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.integers(1, 9), st.integers(0, 9))
+@settings(max_examples=50, deadline=None)
+def test_every_step_has_the_rows_that_were_drawn(lengths, step_size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randperm(len(lengths), generator=generator).tolist()
+    ours = list(StepsByLength(drawn, lengths, step_size))
+    for start in range(0, len(drawn), step_size):
+        step = ours[start : start + step_size]
+        assert sorted(step) == sorted(drawn[start : start + step_size])
+        assert [lengths[row] for row in step] == sorted(
+            (lengths[row] for row in step), reverse=True
+        )
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_prepared_loader_keeps_its_order_by_seed_and_epoch(num_processes):
+    lengths = torch.randint(1, 99, (24,), generator=torch.Generator().manual_seed(0)).tolist()
+
+    def steps(is_cut: bool, process: int, epoch: int) -> list[list[int]]:
+        loader = torch.utils.data.DataLoader(range(24), batch_size=2, shuffle=True)
+        loader = prepare_data_loader(
+            loader,
+            num_processes=num_processes,
+            process_index=process,
+            use_seedable_sampler=True,
+            data_seed=3,
+        )
+        if is_cut:
+            cut_by_length(loader, lengths, 2 * 2 * num_processes)
+        loader.set_epoch(epoch)
+        batches = [batch.tolist() for batch in loader]
+        return [batches[at] + batches[at + 1] for at in range(0, len(batches), 2)]
+
+    def of_all(is_cut: bool, epoch: int) -> list[list[int]]:
+        shares = [steps(is_cut, process, epoch) for process in range(num_processes)]
+        return [sorted(chain(*parts)) for parts in zip(*shares, strict=True)]
+
+    assert of_all(True, 0) == of_all(False, 0) != of_all(True, 1)
+    assert of_all(True, 1) == of_all(False, 1)
+    assert steps(True, 0, 0) == steps(True, 0, 0) != steps(False, 0, 0)
+
+
+def test_the_rows_of_a_ranking_stand_by_length_within_their_step():
+    lengths = [1, 9, 2, 8, 3, 7]
+    batches = GroupedBatches(["a"] * 6, 2, num_accumulated=3, seed=0, lengths=lengths)
+    assert list(batches) == [[1, 3], [5, 4], [2, 0]]

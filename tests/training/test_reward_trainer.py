@@ -389,7 +389,7 @@ def test_labels_that_tell_nothing_are_one_line(rows, options, message, run_stage
         (("--margin_scale", "inf"), "--margin_scale inf: must be at least 0 and finite"),
         (("--max_loss", "nan"), "--max_loss nan: must be a share of the rows, from 0 to 1"),
         (("--member_bagging",), "needs --num_members of at least 2"),
-        (("--early_stopping_patience", "1", "--eval_fraction", "0"), "no pair is held out"),
+        (("--early_stopping_patience", "1", "--eval_fraction", "0"), "no row is held out"),
         (("--early_stopping_patience", "1", "--save_strategy", "no"), "needs --save_strategy"),
         (
             ("--early_stopping_patience", "1", "--eval_strategy", "steps", "--eval_steps", "3",

@@ -129,6 +129,11 @@ KINDS: dict[str, Kind] = {
         "training pairs say the opposite of an earlier one",
         "the two cancel: sum the votes up as p_chosen, or decide",
     ),
+    "contradicting_labels": Kind(
+        "warning",
+        "training completions have the other label than an earlier one of the same words",
+        "the two cancel: decide, or leave both out",
+    ),
     "near_duplicates": Kind(
         "warning",
         "training rows nearly repeat an earlier one",

@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from rlhf.data.doctor.findings import Tally
 from rlhf.data.doctor.near import NearDuplicates, sampled
 from rlhf.data.doctor.texts import Row, completions_of, key_of, prompt_text, texts_of
-from rlhf.data.formats import Pair
+from rlhf.data.formats import Pair, Unpaired
 
 
 def find_duplicates(rows: Sequence[Row], tally: Tally) -> None:
-    """Rows whose texts were there before (normalised), and pairs that contradict an earlier one."""
+    """Rows whose texts were there before (normalised), and those that contradict an earlier one."""
     seen: set[bytes] = set()
     for row in rows:
         texts = texts_of(row)
-        key = key_of(*texts)
-        if key in seen:
+        key = key_of(*texts) + _label_of(row)
+        if isinstance(row, Unpaired) and key_of(*texts) + _label_of(row, turned=True) in seen:
+            tally.add("contradicting_labels", row.place, texts[0])
+        elif key in seen:
             tally.add("duplicate_rows", row.place, texts[0])
         elif isinstance(row, Pair) and _turned(row) in seen:
             tally.add("contradicting_pairs", row.place, texts[0])
@@ -58,6 +60,11 @@ def find_leaks(train: Sequence[Row], heldout: Sequence[Row], tally: Tally) -> in
         elif near.find(text):
             tally.add("near_leaks", row.place, text)
     return len(compared)
+
+
+def _label_of(row: Row, *, turned: bool = False) -> bytes:
+    """The label of a single completion as part of its key; of other rows nothing."""
+    return bytes([row.label != turned]) if isinstance(row, Unpaired) else b""
 
 
 def _turned(pair: Pair) -> bytes:

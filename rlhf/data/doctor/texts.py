@@ -6,10 +6,10 @@ from hashlib import blake2b
 
 from rlhf.data.doctor.findings import Tally
 from rlhf.data.doctor.private import find_private
-from rlhf.data.formats import Demo, Pair
+from rlhf.data.formats import Demo, Pair, Unpaired
 from rlhf.records import Message, PromptContent
 
-Row = Pair | Demo
+Row = Pair | Demo | Unpaired
 
 
 def turns_of(row: Row) -> list[Message] | None:
@@ -30,7 +30,8 @@ def completions_of(row: Row) -> tuple[tuple[str, bool | None], ...]:
     """Each completion of a row with whether it ended by itself (None: unknown)."""
     if isinstance(row, Pair):
         return (row.chosen, row.chosen_ended), (row.rejected, row.rejected_ended)
-    return ((row.completion, row.ended),) if row.completion else ()
+    kept = row.completion or isinstance(row, Unpaired)  # an empty one is labelled like any other
+    return ((row.completion, row.ended),) if kept else ()
 
 
 def prompts_of_row(row: Row) -> list[str]:

@@ -84,6 +84,8 @@ def _transcripts(ids: dict[str, Any]) -> Iterator[list[int]]:
     """The whole rows of ids that a model reads, from the columns of any trainer."""
     if "input_ids" in ids:
         yield ids["input_ids"]
+    elif "completion_ids" in ids:
+        yield ids["prompt_ids"] + ids["completion_ids"]
     elif "chosen_ids" in ids:
         prompt = ids.get("prompt_ids", [])
         yield prompt + ids["chosen_ids"]

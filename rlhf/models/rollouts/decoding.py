@@ -40,7 +40,7 @@ def decode(
     shape = (first_row + len(prompt_ids), sampling.max_new_tokens)
     draws = torch.rand(shape, generator=generator, dtype=torch.float64)[first_row:]
     results: list[Sampled | None] = [None] * len(prompt_ids)
-    with _evaluating(model), torch.inference_mode(), compact_head(model):
+    with evaluating(model), torch.inference_mode(), compact_head(model):
         for rows in _batches(prompt_ids, sampling.batch_size):
             batch = _Batch(model, [list(prompt_ids[row]) for row in rows], sampling)
             for row, sampled in zip(rows, batch.run(draws[rows]), strict=True):
@@ -72,7 +72,7 @@ def _batches(prompt_ids: Sequence[Sequence[int]], batch_size: int | None) -> lis
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
     """Eval mode within (dropout would make it another policy); each module's own mode after."""
     training = [module for module in model.modules() if module.training]
     model.eval()

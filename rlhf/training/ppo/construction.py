@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from copy import copy, deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,12 @@ from rlhf.training.ppo.kl import AdaptiveKL, FixedKL
 from rlhf.training.rewards.checks import source_weights
 from rlhf.training.rewards.functions import function_sha256
 from rlhf.training.rewards.scoring import RewardSources
-from rlhf.training.rewards.sources import RewardSource, load_sources
+from rlhf.training.rewards.sources import (
+    RewardSource,
+    load_sources,
+    numbered,
+    refuse_twice,
+)
 
 
 def own_arguments(arguments: PPOConfig, train_dataset: Any) -> PPOConfig:
@@ -57,19 +63,30 @@ def refuse_impossible(arguments: PPOConfig) -> None:
 
 
 def as_sources(reward_funcs: Any, arguments: PPOConfig) -> RewardSources:
-    """RewardSources of functions and of folders with reward models (which need a passed gate)."""
+    """RewardSources of functions and of folders with reward models (which need a passed gate).
+
+    Names and errors are those of `load_sources`: the second source of a name gets -2, and the same
+    function or folder twice is refused.
+    """
     if isinstance(reward_funcs, RewardSources):
         return reward_funcs
     given = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
     weights = source_weights(len(given), arguments.reward_weights)
-    sources: list[RewardSource] = []
-    for one, weight in zip(given, weights, strict=True):
-        source = of_function(one, weight) if callable(one) else of_folder(one, arguments, weight)
-        taken = [each.name for each in sources]
-        if source.name in taken:
-            raise ConfigError(f"{source.name}: two sources of rewards have this name; rename one")
-        sources.append(source)
-    return RewardSources(sources, arguments)
+    refuse_twice([_identity(one) for one in given])
+    sources = [
+        of_function(one, weight) if callable(one) else of_folder(one, arguments, weight)
+        for one, weight in zip(given, weights, strict=True)
+    ]
+    names = numbered([source.name for source in sources])
+    named = [replace(each, name=name) for each, name in zip(sources, names, strict=True)]
+    return RewardSources(named, arguments)
+
+
+def _identity(source: Any) -> str:
+    """What tells two sources apart: the folder, or which function it is, whatever it is called."""
+    if not callable(source):
+        return str(Path(source).resolve())
+    return f"{getattr(source, '__name__', type(source).__name__)} ({id(source):x})"
 
 
 def of_function(function: Callable[..., Any], weight: float) -> RewardSource:

@@ -14,7 +14,6 @@ from torch import Tensor
 from rlhf.errors import ConfigError, StageError
 
 Estimator = Literal["k1", "k2", "k3"]
-Placement = Literal["reward", "loss"]
 
 MAX_LOG_RATIO = 60.0
 """exp(60) is still far from float32's end, so that 0 times it is 0, not NaN."""

@@ -16,7 +16,7 @@ from rlhf.training.ppo.monitoring import (
 from rlhf.training.ppo.objective import MEANS
 from rlhf.training.ppo.rollout import Rollout
 from rlhf.training.ppo.scoring import record_of
-from rlhf.training.ppo.state import StepStats
+from rlhf.training.ppo.step_stats import StepStats
 
 _LATEST = ("episodes", "kl_coef")
 

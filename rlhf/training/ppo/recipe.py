@@ -24,6 +24,7 @@ from rlhf.training.ppo.trainer import PPOTrainer
 from rlhf.training.prompts import PromptRow, read_columns
 from rlhf.training.rewards.scoring import RewardSources
 from rlhf.training.rewards.sources import load_sources
+from rlhf.training.rollout_log import last_rollouts
 from rlhf.training.saving import replacing_files
 from rlhf.training.stage import (
     callbacks,
@@ -40,9 +41,6 @@ from rlhf.training.stage import (
 
 __all__ = ["read_columns", "train_ppo"]
 
-NUM_LAST = 5
-"""Rollouts at the end whose mean is the run's score: one alone is a few completions."""
-
 
 def train_ppo(settings: Settings) -> None:
     """Tune a policy by PPO; leaves an adapter (LoRA) or a whole model in `output_dir`.
@@ -54,7 +52,9 @@ def train_ppo(settings: Settings) -> None:
     # 1. Read the prompts, find the sources of rewards, and count what is lost.
     inputs = load_inputs(settings)
     renderer = load_renderer(settings)
-    sources = load_sources(settings.stage, settings.training, shared=True, dtype=dtype_of(settings))
+    sources = load_sources(
+        settings.stage, settings.training, shared=True, dtype=settings.model.dtype
+    )
     inputs.further = sources.inputs()
     train_rows, eval_rows = read_columns(settings, renderer, inputs)
     refuse_nothing_to_measure(settings, eval_rows)
@@ -77,7 +77,7 @@ def train_ppo(settings: Settings) -> None:
 
         # 4. Go back to the best checkpoint, and measure on the held-out prompts.
         take_best(trainer, settings)
-        manifest.metrics |= measured(trainer)
+        manifest.metrics |= measured(trainer, settings)
 
         # 5. Save the policy with its tokenizer, and the critic in a folder of its own.
         folder = Path(settings.training.output_dir)
@@ -110,12 +110,6 @@ def make_trainer(
     if is_main(settings):
         print(trainer.engine.describe(), file=sys.stderr)
     return trainer
-
-
-def dtype_of(settings: Settings) -> str:
-    """What reward models that are loaded whole are computed in: as the policy's base."""
-    named = settings.model.dtype
-    return "float32" if named in (None, "auto") else str(named)
 
 
 def refuse_nothing_to_measure(settings: Settings, eval_rows: Sequence[PromptRow]) -> None:
@@ -182,21 +176,4 @@ def run_metrics(trainer: PPOTrainer) -> dict[str, Any]:
     }
     if rollouts:
         found["score_first"] = rollouts[0]["score"]
-    return found | last_rollouts(rollouts[-NUM_LAST:])
-
-
-def last_rollouts(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Means over rows of the log with rollouts, and the interval of the score's: rollouts are of
-    other completions each, so their errors add up as squares.
-    """
-    names = ("score", "reward", "kl", "completion_length", "ended_rate", "repetition", "entropy")
-    found = {
-        name: sum(row[name] for row in rows) / len(rows)
-        for name in names
-        if rows and all(name in row for row in rows)
-    }
-    if rows and all("score_ci_high" in row for row in rows):
-        halves = [(row["score_ci_high"] - row["score_ci_low"]) / 2 for row in rows]
-        half = sum(each**2 for each in halves) ** 0.5 / len(rows)
-        found |= {"score_ci_low": found["score"] - half, "score_ci_high": found["score"] + half}
-    return found
+    return found | last_rollouts(rollouts)

@@ -28,19 +28,27 @@ class PairCollator(PreferenceCollator):  # type: ignore[misc]
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """The batch of `examples`, chosen rows first."""
         batch: dict[str, Any] = super().torch_call(examples)
-        first = examples[0]
-        if "p_chosen" in first:
-            labels = [
-                [float("nan") if p is None else p for p in example["p_chosen"]]
-                for example in examples
-            ]
-            batch["p_chosen"] = torch.tensor(labels, dtype=torch.float)
-        if "weight" in first:
-            weights = [example["weight"] for example in examples]
-            batch["weight"] = torch.tensor(weights, dtype=torch.float)
-        if "row" in first:
-            batch["row"] = torch.tensor([example["row"] for example in examples])
-        return batch
+        return label_tensors(examples) | batch
+
+
+def label_tensors(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """The `LABEL_COLUMNS` of P tokenised rows, each where the rows have it.
+
+    `p_chosen` [P, H] (NaN: no label), `margin` [P], `weight` [P] and `row` [P].
+    """
+    first, tensors = examples[0], {}
+    if "p_chosen" in first:
+        labels = [
+            [float("nan") if p is None else p for p in example["p_chosen"]] for example in examples
+        ]
+        tensors["p_chosen"] = torch.tensor(labels, dtype=torch.float)
+    for name in ("margin", "weight"):
+        if name in first:
+            values = [example[name] for example in examples]
+            tensors[name] = torch.tensor(values, dtype=torch.float)
+    if "row" in first:
+        tensors["row"] = torch.tensor([example["row"] for example in examples])
+    return tensors
 
 
 class GroupedBatches(Sampler[list[int]]):
@@ -68,8 +76,11 @@ class GroupedBatches(Sampler[list[int]]):
         num_accumulated: int = 1,
         process_index: int = 0,
         num_processes: int = 1,
+        lengths: Sequence[int] = (),
     ) -> None:
-        """`groups[i]` names the group of row i; None: it stands alone."""
+        """`groups[i]` names the group of row i; None: it stands alone. With `lengths` a step is cut
+        into batches of rows of like length.
+        """
         members: dict[str, list[int]] = {}
         for row, group in enumerate(groups):
             members.setdefault(f"row {row}" if group is None else f"group {group}", []).append(row)
@@ -81,6 +92,7 @@ class GroupedBatches(Sampler[list[int]]):
         self.seed = seed
         self.process_index = process_index
         self.num_processes = num_processes
+        self.lengths = lengths
         self.epoch = 0
         sizes = sorted((len(group_rows) for group_rows in members.values()), reverse=True)
         self.packing = pack_sizes(sizes, self.step_size)
@@ -101,7 +113,7 @@ class GroupedBatches(Sampler[list[int]]):
         every pair counts the same whatever the size of the batch that it came in.
         """
         num_rows = sum(size * len(groups) for size, groups in self.by_size.items())
-        return num_rows / (len(self) * self.num_processes)
+        return num_rows / self.num_batches  # however many processes share them
 
     def num_split(self) -> int:
         """Groups whose rows are in more than one step, in the order of the present epoch."""
@@ -115,10 +127,14 @@ class GroupedBatches(Sampler[list[int]]):
         """Choose the order of an epoch; called by whatever iterates."""
         self.epoch = epoch
 
-    def __len__(self) -> int:
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch, over all processes, none of them twice."""
         steps = [even_parts(range(sum(sizes)), self._num_steps(sizes)) for sizes in self.packing]
-        num_batches = sum(min(len(rows), self.num_parts) for parts in steps for rows in parts)
-        return ceil(num_batches / self.num_processes)
+        return sum(min(len(rows), self.num_parts) for parts in steps for rows in parts)
+
+    def __len__(self) -> int:
+        return ceil(self.num_batches / self.num_processes)
 
     def __iter__(self) -> Iterator[list[int]]:
         batches = self._batches()
@@ -144,8 +160,16 @@ class GroupedBatches(Sampler[list[int]]):
         for sizes in bins:
             rows = [row for size in sizes for row in next(waiting[size])]
             for step in even_parts(rows, self._num_steps(sizes)):
-                batches += even_parts(step, min(len(step), self.num_parts))
+                batches += even_parts(self._in_order(step), min(len(step), self.num_parts))
         return batches
+
+    def _in_order(self, step: list[int]) -> list[int]:
+        return by_length(step, self.lengths) if self.lengths else step
+
+
+def by_length(rows: Sequence[int], lengths: Sequence[int]) -> list[int]:
+    """The rows, the longest first; of one length in the order given."""
+    return sorted(rows, key=lambda row: -lengths[row])
 
 
 def even_parts(rows: Sequence[int], num_parts: int) -> list[list[int]]:
@@ -181,3 +205,57 @@ class GroupedLoader(DataLoader[dict[str, Any]]):
         """Choose the order of an epoch."""
         assert isinstance(self.batch_sampler, GroupedBatches)
         self.batch_sampler.set_epoch(epoch)
+
+
+class StepsByLength(Sampler[int]):
+    """The order of another sampler, with the rows of each optimizer step sorted by length.
+
+    The rows of a step stay those that were drawn; cut into micro-batches, those of like length
+    stand together and little is padded. With micro-batches of one size the step's gradient is
+    that of any other cut, as long as the loss of a pair does not depend on its micro-batch.
+    """
+
+    def __init__(self, drawn: Any, lengths: Sequence[int], step_size: int) -> None:
+        """`lengths[i]` is what row i costs; a step is of `step_size` rows, of all processes."""
+        self.drawn = drawn
+        self.lengths = lengths
+        self.step_size = step_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hand the epoch on: the order follows from it."""
+        if hasattr(self.drawn, "set_epoch"):
+            self.drawn.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.drawn)
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = iter(self.drawn)
+        while step := list(islice(drawn, self.step_size)):
+            yield from by_length(step, self.lengths)
+
+
+def cut_by_length(loader: Any, lengths: Sequence[int], step_size: int) -> None:
+    """Let a Trainer's prepared loader cut its steps into micro-batches by length.
+
+    `step_size` counts the rows of a step over micro-batches and processes. The loader's own order
+    by seed and epoch, and so that of a continued run, stays as it is.
+    """
+    batches = loader.batch_sampler
+    batches = getattr(batches, "batch_sampler", batches)  # of several processes each has a share
+    batches.sampler = StepsByLength(batches.sampler, lengths, step_size)
+
+
+def pair_lengths(rows: Sequence[dict[str, Any]]) -> list[int]:
+    """Tokens of each pair that are computed when its prompt is computed once.
+
+    Rows hold `chosen_ids` and `rejected_ids`, with the prompt in both or as `prompt_ids`.
+    """
+    found = []
+    for row in rows:
+        chosen, rejected = row["chosen_ids"], row["rejected_ids"]
+        both = enumerate(zip(chosen, rejected, strict=False))
+        shared = next((at for at, (a, b) in both if a != b), min(len(chosen), len(rejected)))
+        prompt = len(row.get("prompt_ids", ()))
+        found.append(prompt + len(chosen) + len(rejected) - shared)
+    return found

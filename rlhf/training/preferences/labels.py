@@ -146,11 +146,16 @@ def label_columns(pairs: Sequence[Pair], plan: LabelPlan) -> list[dict[str, Any]
             row["margin"] = 0.0 if is_tie(pair) else plan.margin_scale * (pair.margin or 0.0)
     weights = [1.0 if pair.weight is None else pair.weight for pair in pairs]
     if len(set(weights)) > 1:
-        largest = max(weights)  # a sum of huge weights would be infinite, and each then 0
-        mean = sum(weight / largest for weight in weights) / len(weights)
-        for row, weight in zip(rows, weights, strict=True):
-            row["weight"] = weight / largest / mean
+        for row, weight in zip(rows, with_mean_1(weights), strict=True):
+            row["weight"] = weight
     return rows
+
+
+def with_mean_1(weights: Sequence[float]) -> list[float]:
+    """The weights, not all 0, divided by their mean."""
+    largest = max(weights)  # a sum of huge weights would be infinite, and each then 0
+    mean = sum(weight / largest for weight in weights) / len(weights)
+    return [weight / largest / mean for weight in weights]
 
 
 def _p_chosen(pair: Pair, plan: LabelPlan) -> list[float | None]:

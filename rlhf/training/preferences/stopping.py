@@ -1,4 +1,4 @@
-"""Stopping a run on pairs once its held-out loss no longer falls, with the best checkpoint kept."""
+"""Stopping a run once its held-out loss no longer falls, with the best checkpoint kept."""
 
 from collections.abc import Sized
 from pathlib import Path
@@ -8,10 +8,10 @@ from transformers import EarlyStoppingCallback, TrainerState
 
 from rlhf.errors import ConfigError, StageError
 from rlhf.training.arguments import Settings
-from rlhf.training.options import PreferenceArguments
+from rlhf.training.options import KTOArguments, PreferenceArguments
 
 
-def early_stopping(stage: PreferenceArguments) -> list[EarlyStoppingCallback]:
+def early_stopping(stage: PreferenceArguments | KTOArguments) -> list[EarlyStoppingCallback]:
     """The callback that stops a run once its held-out loss no longer falls, where asked for."""
     patience = stage.early_stopping_patience
     return [EarlyStoppingCallback(early_stopping_patience=patience)] if patience else []
@@ -21,7 +21,7 @@ def refuse_nothing_to_stop_by(settings: Settings, heldout: Sized) -> None:
     """ConfigError when early stopping is asked for and no row is held out."""
     if settings.stage.early_stopping_patience and not heldout:
         raise ConfigError(
-            "--early_stopping_patience: no pair is held out; give --eval_fraction above 0 or "
+            "--early_stopping_patience: no row is held out; give --eval_fraction above 0 or "
             "--eval_dataset_name"
         )
 

@@ -1,7 +1,6 @@
 """The recipe of the reward stage, from rows to a folder with a model and what it says of rows."""
 
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from rlhf.models.reward_checks import require_checkpoint_heads
 from rlhf.models.reward_ensemble import add_members, load_members, member_names
 from rlhf.models.reward_spec import RewardSpec, base_record, tokenizer_sha256
 from rlhf.training.arguments import Settings
-from rlhf.training.preferences.batches import GroupedBatches
+from rlhf.training.preferences.grouping import lengths_of, rankings_line
 from rlhf.training.preferences.labels import LabelPlan, is_tie
 from rlhf.training.preferences.stopping import (
     early_stopping,
@@ -178,32 +177,13 @@ def trained_rows(rows: RewardRows, settings: Settings) -> TrainedRows:
     trained = TrainedRows(
         places=[pair.place for pair in rows.train_pairs],
         groups=[pair.group for pair in rows.train_pairs],
+        lengths=lengths_of(rows.train, settings),
         heads=rows.plan.heads,
         bagging_seed=settings.training.seed if bagging else None,
     )
     if trained.is_grouped and is_main(settings):
         print(rankings_line(trained.groups, settings.training), file=sys.stderr)
     return trained
-
-
-def rankings_line(groups: Sequence[str | None], arguments: Any) -> str:
-    """How many rankings keep all their pairs in one optimizer step, and what would keep all."""
-    batches = GroupedBatches(
-        groups,
-        arguments.per_device_train_batch_size,
-        num_accumulated=arguments.gradient_accumulation_steps,
-        num_processes=arguments.world_size,
-        seed=arguments.seed,
-    )
-    num_split = batches.num_split()
-    whole = batches.num_groups - num_split
-    line = f"{whole} of {batches.num_groups} rankings keep their pairs in one optimizer step"
-    if num_split == 0:
-        return line
-    return (
-        f"{line}; for all of them a step (--per_device_train_batch_size, at least 2, times "
-        f"--gradient_accumulation_steps) needs {batches.largest_group} pairs or more"
-    )
 
 
 def spec_of(settings: Settings, plan: LabelPlan, renderer: Renderer) -> RewardSpec:

@@ -12,7 +12,7 @@ from rlhf.models.loading import best_device, prepare_for_tokenizer, reward_head
 from rlhf.models.registry import resolve_model
 from rlhf.models.trl_compat import without_new_head_warning
 from rlhf.training.arguments import Settings
-from rlhf.training.base import loading_options
+from rlhf.training.base import loading_options, with_one_layout
 
 
 def load_scorer(settings: Settings, tokenizer: Any, num_heads: int = 1) -> Any:
@@ -39,7 +39,7 @@ def load_scorer(settings: Settings, tokenizer: Any, num_heads: int = 1) -> Any:
         )
     prepare_for_tokenizer(model, tokenizer)
     reward_head(model).float().__class__ = Float32Head  # its weights and its name stay
-    return model if "device_map" in options else model.to(device)
+    return with_one_layout(model) if "device_map" in options else model.to(device)
 
 
 class Float32Head(torch.nn.Linear):

@@ -1,6 +1,6 @@
 """TRL's RewardTrainer with soft labels, weights, criteria, grouped batches and an ensemble."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,33 +15,20 @@ from rlhf.models.reward_ensemble import active_member, keep_trainable, members_o
 from rlhf.models.reward_spec import DEFAULT_HEAD
 from rlhf.models.trl_compat import note_batch_metric
 from rlhf.training.monitoring import FiniteLoss
-from rlhf.training.preferences.batches import (
-    LABEL_COLUMNS,
-    GroupedBatches,
-    GroupedLoader,
-    PairCollator,
-)
+from rlhf.training.preferences.batches import LABEL_COLUMNS, PairCollator
+from rlhf.training.preferences.grouping import GroupedTraining, RowOrigins
 from rlhf.training.reward.losses import centring_loss, preference_loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainedRows:
+class TrainedRows(RowOrigins):
     """What the trainer knows of its rows and heads beside the tokens and labels.
 
-    `places[i]` and `groups[i]` are of training row i: where it stands, and the ranking it is of
-    (None: none). `heads` as in RewardSpec. `bagging_seed` draws each member's weights.
+    `heads` as in RewardSpec. `bagging_seed` draws each member's weights.
     """
 
-    places: Sequence[str] = ()
-    groups: Sequence[str | None] = ()
     heads: Mapping[str, float] = field(default_factory=lambda: {DEFAULT_HEAD: 1.0})
     bagging_seed: int | None = None
-
-    @property
-    def is_grouped(self) -> bool:
-        """Whether some ranking gave more than one pair."""
-        named = [group for group in self.groups if group is not None]
-        return len(set(named)) < len(named)
 
 
 class MemberClipping(TrainerCallback):  # type: ignore[misc]
@@ -59,7 +46,7 @@ class MemberClipping(TrainerCallback):  # type: ignore[misc]
             clip_grad_norm_(weights_of(kwargs["model"], member), self.max_norm)
 
 
-class GuardedRewardTrainer(FiniteLoss, RewardTrainer):  # type: ignore[misc]
+class GuardedRewardTrainer(FiniteLoss, GroupedTraining, RewardTrainer):  # type: ignore[misc]
     """TRL's RewardTrainer that stops at a NaN and knows more kinds of labels.
 
     Rows with nothing but ids have TRL's own loss. Rows with labels (see `LABEL_COLUMNS`) have
@@ -75,7 +62,6 @@ class GuardedRewardTrainer(FiniteLoss, RewardTrainer):  # type: ignore[misc]
         self.row_places = self.rows.places
         self.member = 0
         self.bags: Tensor | None = None  # [K, N] weights of the training rows for each member
-        self.mean_batch: float | None = None  # rows, where batches differ in size
 
     @property
     def members(self) -> list[str]:
@@ -110,26 +96,6 @@ class GuardedRewardTrainer(FiniteLoss, RewardTrainer):  # type: ignore[misc]
         """The optimizer over every member: loading a checkpoint freezes all but one."""
         keep_trainable(self.model)
         return super().create_optimizer(*args, **kwargs)
-
-    def get_train_dataloader(self) -> Any:
-        """TRL's own, or one whose steps keep the pairs of a ranking together."""
-        if not self.rows.is_grouped:
-            return super().get_train_dataloader()
-        batches = GroupedBatches(
-            self.rows.groups,
-            self.args.train_batch_size,
-            num_accumulated=self.args.gradient_accumulation_steps,
-            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
-            process_index=self.args.process_index,
-            num_processes=self.args.world_size,
-        )
-        self.mean_batch = batches.mean_size
-        return GroupedLoader(
-            self.train_dataset,
-            batch_sampler=batches,
-            collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
-        )
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """The mean loss over the members, each forward and backward by itself.

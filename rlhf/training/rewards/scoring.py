@@ -150,7 +150,10 @@ class RewardSources:
             return call_function(source.name, source.function, episodes)
         if source.model is not None:
             scores = source.model.all_scores(
-                episodes.prompts, episodes.completions, list(episodes.ended)
+                episodes.prompts,
+                episodes.completions,
+                list(episodes.ended),
+                completion_ids=episodes.completion_ids,
             )
         else:
             assert source.name in shared, f"no shared scores of {source.name!r}"

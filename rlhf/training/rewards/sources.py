@@ -93,7 +93,9 @@ def load_sources(
 
     `stage` is an OnlineArguments; the ScoreOptions are those of `training` (PPOConfig) or else of
     `stage`, `reward_weights` those of `training`. `shared`: leave the weights of reward models to
-    PPO, unless `--separate_reward_model`; otherwise each is loaded whole in `dtype`.
+    PPO, unless `--separate_reward_model`; otherwise each is loaded whole in `dtype`, which is that
+    of the policy's base as the settings name it: None and "auto" are float32, since close scores
+    would become equal in less that nobody asked for.
     ConfigError when there is no source, a name or folder that leads to none, the same one twice,
     weights that do not fit, or no score_mean for `--reward_normalization reference`; GateError
     (exit 5) for a reward model without a passed gate of its own; DataError for damaged weights.
@@ -101,10 +103,10 @@ def load_sources(
     options = training if isinstance(training, ScoreOptions) else stage
     folders, functions = stage.reward_model_name_or_path, stage.reward_funcs
     weights = source_weights(len(folders) + len(functions), training.reward_weights)
-    _refuse_twice([*(str(Path(each).resolve()) for each in folders), *functions])
+    refuse_twice([*(str(Path(each).resolve()) for each in folders), *functions])
     gates = gate_folders(folders, stage.gate_dir)
     whole = not shared or stage.separate_reward_model
-    names = _numbered([Path(each).resolve().name for each in folders])
+    names = numbered([Path(each).resolve().name for each in folders])
     sources = [
         _reward_model(name, Path(folder), gate, weight)
         for name, folder, gate, weight in zip(names, folders, gates, weights, strict=False)
@@ -151,7 +153,7 @@ def _function(name: str, weight: float, taken: Sequence[str]) -> RewardSource:
     function = find_function(name)
     short = getattr(function, "__name__", name.rpartition(":")[2].rpartition(".")[2])
     return RewardSource(
-        name=_numbered([*taken, short])[-1],
+        name=numbered([*taken, short])[-1],
         weight=weight,
         sha256=function_sha256(function, name),
         function=function,
@@ -166,11 +168,12 @@ def _loaded(source: RewardSource, dtype: str | None, training: Any) -> RewardSou
     if source.folder is None:
         return source
     device = str(training.device)
-    model = RewardModel.load(source.folder, dtype=dtype or "float32", device=device)
+    named = "float32" if dtype in (None, "auto") else str(dtype)
+    model = RewardModel.load(source.folder, dtype=named, device=device)
     return replace(source, model=model)
 
 
-def _numbered(names: Sequence[str]) -> list[str]:
+def numbered(names: Sequence[str]) -> list[str]:
     """The names, each once: the second of a name gets -2."""
     found: list[str] = []
     for name in names:
@@ -182,7 +185,8 @@ def _numbered(names: Sequence[str]) -> list[str]:
     return found
 
 
-def _refuse_twice(origins: Sequence[str]) -> None:
+def refuse_twice(origins: Sequence[str]) -> None:
+    """ConfigError for a source that is named twice: its weight would be doubled in silence."""
     for origin in origins:
         if origins.count(origin) > 1:
             raise ConfigError(f"{origin}: named twice as a source of rewards; give it one weight")

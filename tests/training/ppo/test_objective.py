@@ -9,7 +9,7 @@ from rlhf.models.actor_critic import TokenOutputs
 from rlhf.training.ppo.config import PPOConfig
 from rlhf.training.ppo.objective import MEANS, gradient_norm, step_loss
 from rlhf.training.ppo.progress import mean_metrics
-from rlhf.training.ppo.state import StepStats
+from rlhf.training.ppo.step_stats import StepStats
 
 
 def options(**settings) -> PPOConfig:

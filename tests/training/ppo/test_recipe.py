@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.cli import main
-from rlhf.training.ppo.recipe import last_rollouts
+from rlhf.training.rollout_log import last_rollouts
 from tests.training.conftest import metrics_of, read_json, write_rows
 from tests.training.gated_reward import gated_reward
 

@@ -104,8 +104,14 @@ def test_an_adapter_critic_begins_as_the_reward_model(make_trainer, tiny_model, 
     assert torch.allclose(rollout.values[rows, batch.lengths - 1], raw, atol=1e-5)
 
 
-def test_two_sources_of_one_name_are_refused(make_trainer):
-    with pytest.raises(ConfigError, match="two sources"):
+def test_two_sources_of_one_name_are_numbered_and_one_twice_is_refused(make_trainer):
+    def other(completions, **_):
+        return [0.0 for _ in completions]
+
+    other.__name__ = "variety"
+    trainer = make_trainer(rewards=[variety, other], dataset=prompts(8))
+    assert trainer.sources.names == ["variety", "variety-2"]
+    with pytest.raises(ConfigError, match="named twice as a source of rewards"):
         make_trainer(rewards=[variety, variety])
 
 

@@ -167,6 +167,17 @@ def test_no_source_and_one_source_twice_are_refused(tmp_path, tiny_model, functi
         load(Stage([folder, folder.parent / "." / "reward"]))
 
 
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [(None, "float32"), ("auto", "float32"), ("float32", "float32"), ("bfloat16", "bfloat16")],
+)
+def test_one_rule_for_the_dtype_of_reward_models(named, expected, tmp_path, tiny_model):
+    folder = gated_reward(tmp_path, tiny_model)
+    (source,) = load_sources(Stage([folder]), training(), shared=False, dtype=named).sources
+    backbone = next(iter(source.model.model.base_model.parameters()))
+    assert backbone.dtype == getattr(torch, expected)
+
+
 def test_no_such_reward_model(tmp_path):
     with pytest.raises(ConfigError, match="no such folder"):
         load(Stage([tmp_path / "nowhere"]))

@@ -8,8 +8,8 @@ from rlhf.training.ppo.monitoring.best import BestWithinBudget, best_checkpoint,
 from rlhf.training.ppo.monitoring.clock import TIMING_PREFIXES, PhaseClock
 from rlhf.training.ppo.monitoring.completions import CompletionLog, send_table
 from rlhf.training.ppo.monitoring.metrics import eval_metrics, rollout_metrics, update_metrics
-from rlhf.training.ppo.monitoring.record import RolloutRecord
 from rlhf.training.ppo.monitoring.watch import Watch
+from rlhf.training.rollout_log.record import RolloutRecord
 
 __all__ = [
     "TIMING_PREFIXES",

@@ -4,12 +4,14 @@ The thresholds are judgements, each with its reason; a warning asks a person to 
 nothing.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from statistics import correlation, fmean
 from typing import Any
 
 from scipy.stats import t
+
+from rlhf.training.watching import SMOOTHED
+from rlhf.training.watching import History as KeptMetrics
 
 HISTORY = 128
 """Rollouts remembered: the longest window over which a slow drift is looked for."""
@@ -17,8 +19,6 @@ KEPT = (
     *("kl", "kl_se", "score", "score_std", "completion_length", "ended_rate", "entropy"),
     *("explained_variance", "clip_fraction", "repetition"),
 )
-SMOOTHED = 3
-"""Rollouts averaged before a level is compared with another: one rollout is noise."""
 NEGATIVE_KL_ROLLOUTS = 5
 """A KL is 0 or more; the estimate of one near 0 is below it in every other rollout by chance."""
 NEGATIVE_KL_ERRORS = 3.0
@@ -52,51 +52,11 @@ REPETITION_RISE = 0.1
 """Of the share of word trigrams said before; SFT policies repeat 0.01 to 0.05 of theirs."""
 
 
-class History:
+class History(KeptMetrics):
     """The last `HISTORY` values of each kept metric, and each one's level at first and at best."""
 
     def __init__(self) -> None:
-        self.num_rollouts = 0
-        self.values: dict[str, list[float]] = {key: [] for key in KEPT}
-        self.first: dict[str, float] = {}
-        self.highest: dict[str, float] = {}
-
-    def append(self, metrics: Mapping[str, float]) -> None:
-        """Take in a rollout's metrics; one that is missing, or no number, has no place."""
-        self.num_rollouts += 1
-        for key in KEPT:
-            if not math.isfinite(metrics.get(key, math.nan)):
-                continue
-            column = self.values[key]
-            column.append(float(metrics[key]))
-            del column[:-HISTORY]
-            if len(column) >= SMOOTHED:
-                level = fmean(column[-SMOOTHED:])
-                self.first.setdefault(key, level)
-                self.highest[key] = max(level, self.highest.get(key, level))
-
-    def last(self, key: str, count: int) -> list[float]:
-        """The last `count` values of a metric, oldest first; empty while there are fewer."""
-        column = self.values[key]
-        return column[-count:] if len(column) >= count else []
-
-    def level(self, key: str) -> float | None:
-        """The mean of the last few values of a metric; None while there are fewer."""
-        column = self.last(key, SMOOTHED)
-        return fmean(column) if column else None
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "num_rollouts": self.num_rollouts,
-            "values": {key: list(column) for key, column in self.values.items()},
-            "first": dict(self.first),
-            "highest": dict(self.highest),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.num_rollouts = int(state["num_rollouts"])
-        self.values = {key: list(state["values"].get(key, [])) for key in KEPT}
-        self.first, self.highest = dict(state["first"]), dict(state["highest"])
+        super().__init__(KEPT, HISTORY)
 
 
 def negative_kl(history: History, _: Any) -> str | None:

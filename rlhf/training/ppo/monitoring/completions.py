@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf.manifest import make_folder
 from rlhf.records import PromptContent
-from rlhf.training.ppo.monitoring.record import RolloutRecord
+from rlhf.training.rollout_log.record import RolloutRecord
 from rlhf.training.saving import disk_errors
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from rlhf.training.ppo.monitoring.causes import CAUSES, History
+from rlhf.training.watching import Warnings
 
 
 class WatchedConfig(Protocol):
@@ -31,10 +32,14 @@ class Watch:
     def __init__(self, config: WatchedConfig) -> None:
         self.config = config
         self.stop_reason: str | None = None
-        self.said: list[dict[str, Any]] = []
         self._history = History()
-        self._active: set[str] = set()
+        self._warnings = Warnings()
         self._num_beyond = 0
+
+    @property
+    def said(self) -> list[dict[str, Any]]:
+        """Every warning so far: its cause, rollout, step and words."""
+        return self._warnings.said
 
     def look(self, metrics: Mapping[str, float], *, step: int | None = None) -> list[str]:
         """The warnings that this rollout's metrics give rise to, in words.
@@ -45,32 +50,22 @@ class Watch:
         self._history.append(metrics)
         found = {"nan": self._not_finite(metrics), "kl_budget": self._beyond_budget(metrics)}
         found |= {name: cause(self._history, self.config) for name, cause in CAUSES.items()}
-        present = {name: words for name, words in found.items() if words}
-        new = {name: words for name, words in present.items() if name not in self._active}
-        self._active = set(present)
-        number = self._history.num_rollouts
-        self.said += [
-            {"cause": name, "rollout": number, "step": step, "words": words}
-            for name, words in new.items()
-        ]
-        return list(new.values())
+        return self._warnings.take(found, rollout=self._history.num_looks, step=step)
 
     def state_dict(self) -> dict[str, Any]:
         """All that later looks depend on, as JSON can hold it."""
         return {
             "stop_reason": self.stop_reason,
-            "said": [dict(each) for each in self.said],
             "history": self._history.state_dict(),
-            "active": sorted(self._active),
+            **self._warnings.state_dict(),
             "num_beyond": self._num_beyond,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self.stop_reason = state["stop_reason"]
-        self.said = [dict(each) for each in state["said"]]
         self._history.load_state_dict(state["history"])
-        self._active = set(state["active"])
+        self._warnings.load_state_dict(state)
         self._num_beyond = int(state["num_beyond"])
 
     def _not_finite(self, metrics: Mapping[str, float]) -> str | None:

@@ -1,6 +1,6 @@
-"""The charts of a PPO run: curves with bands, a budget, and where the best checkpoint stands."""
+"""The charts of a training run: curves with bands, a budget, and the best checkpoint's place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -15,6 +15,7 @@ from rlhf.report.charts import (
     step_axis,
     thinned,
 )
+from rlhf.report.wording import percent
 
 _CURVE_HEIGHT = 190
 
@@ -83,13 +84,23 @@ def run_chart(
     return finished(alt.layer(*layers), height=_CURVE_HEIGHT)
 
 
+def curve_caption(title: str, points: Sequence[Mapping[str, Any]], *, share: bool) -> str:
+    """The first and the last value of each curve in words."""
+    show: Callable[[float], str] = percent if share else (lambda value: f"{value:.3g}")
+    told = []
+    for name in dict.fromkeys(point["series"] for point in points):
+        values = [point["value"] for point in points if point["series"] == name]
+        told.append(f"{name} {show(values[0])} to {show(values[-1])}")
+    return f"{title} over {points[-1]['step']} steps: {'; '.join(told)}."
+
+
 def _rules(level: tuple[float, str] | None, best_step: int | None) -> list[alt.Chart]:
     """The dashed line of a level with its name over it, and the dotted one of the best step."""
     made = []
     if level is not None:
         data = alt.Chart(alt.Data(values=[{"at": level[0], "name": level[1]}]))
         made.append(
-            data.mark_rule(strokeDash=[6, 4], strokeWidth=1.5, color=MARKS[1]).encode(y="at:Q")
+            data.mark_rule(strokeDash=[6, 4], strokeWidth=1.5, color=MARKS[4]).encode(y="at:Q")
         )
         made.append(
             data.mark_text(align="left", baseline="bottom", dx=4, dy=-3, fontSize=12).encode(

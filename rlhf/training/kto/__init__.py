@@ -1,0 +1,1 @@
+"""Kahneman-Tversky optimisation: a policy tuned on completions that are good or not, unpaired."""
