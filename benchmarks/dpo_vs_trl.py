@@ -6,7 +6,7 @@ Each run is a process of its own. Both sides begin with the same weights and get
 the same order. `time` alternates them; `causes` takes the two causes apart, each added to stock
 alone; `equality` compares loss, gradient norm and all logged metrics step by step in fp32, and says
 how far each side's bf16 is from stock's fp32; `ratios` times a pair's prompt shared, not shared
-and as the stage chooses, for prompts from a quarter to four times as long as a completion. The
+and as the stage chooses, for prompts from one token to four times as long as a completion. The
 times mean something only on a machine that does nothing else.
 """
 

@@ -7,8 +7,9 @@ refused, and the nearest declared one is named.
 import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import yaml
 
@@ -37,7 +38,11 @@ def parse_config(
     flags = {flag_name(option) for action in parser._actions for option in action.option_strings}
     refuse_unknown([flag_name(word) for word in argv if is_flag(word)], flags, "the command line")
     from_file, path = _config_file(argv, known)
-    from_file = {key: _typed(parser, key, value, path) for key, value in from_file.items()}
+    may_be_null = _nullable(dataclass_types) | {k for k, v in (defaults or {}).items() if v is None}
+    from_file = {
+        key: _typed(parser, key, value, path, is_nullable=key in may_be_null)
+        for key, value in from_file.items()
+    }
     parser.set_defaults_with_config(**{**(defaults or {}), **from_file})
     try:
         # An `.args` file beside the program is a habit of HfArgumentParser; we read one YAML only.
@@ -114,10 +119,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return parse_yaml(text, str(path))
 
 
+class _OnceLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice: the last would win, and the first be lost in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node, each key once."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value) if isinstance(key, yaml.ScalarNode) else None
+            if name in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{name!r} stands twice", problem_mark=key.start_mark
+                )
+            seen |= {name} - {None, "<<"}  # type: ignore[arg-type]
+        return super().construct_mapping(node, deep)
+
+
 def parse_yaml(text: str, name: str) -> dict[str, Any]:
     """The mapping in a YAML text that errors call `name`; ConfigError when it is none."""
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _OnceLoader)  # a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
@@ -178,19 +199,38 @@ def _config_file(argv: list[str], known: Iterable[str]) -> tuple[dict[str, Any],
     return settings, last
 
 
-def _typed(parser: Any, key: str, value: Any, path: str) -> Any:
-    """A YAML value as the field `key` wants it; ConfigError when it is of another type.
+def _nullable(dataclass_types: Sequence[type]) -> set[str]:
+    """The fields that null is a value of: by their type, or because it is their default."""
+    return {
+        one.name
+        for kind in dataclass_types
+        for one, hint in ((one, get_type_hints(kind)[one.name]) for one in fields(kind))
+        if one.default is None or type(None) in get_args(hint)
+    }
+
+
+def _typed(parser: Any, key: str, value: Any, path: str, *, is_nullable: bool) -> Any:
+    """A YAML value as the field `key` wants it; ConfigError when it is of another type, or none of
+    the field's choices.
 
     argparse converts text alone (and YAML 1.1 reads 1e-4 as text); everything else would pass
-    through it unchecked.
+    through it unchecked, and so would a text that is no choice: it checks no default.
     """
     action = next(action for action in parser._actions if action.dest == key)
-    if action.nargs == "+" and value is not None:
+    if value is None and not is_nullable:
+        raise ConfigError(
+            f"{path}: {key} must be {_kind(action)}, not null; give a value, or leave the line out"
+        )
+    if value is None:
+        return None
+    if action.nargs == "+":
         values = value if isinstance(value, list) else [value]
         return [_converted(action, item, key, path) for item in values]
-    if value is None or isinstance(value, str):
+    if action.choices and str(value) not in {str(choice) for choice in action.choices}:
+        raise ConfigError(f"{path}: {key} must be {_kind(action)}, not {value!r}; mend that value")
+    if isinstance(value, str):
         return value
-    if isinstance(value, dict) and action.type is not bool:
+    if isinstance(value, dict) and action.type not in (bool, int, float):
         return value  # fields such as lr_scheduler_kwargs: a mapping, or its JSON text
     return _converted(action, value, key, path)
 

@@ -1,6 +1,7 @@
 """`rlhf chat`: talk to one model, or to two side by side, in the terminal."""
 
 import argparse
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf.config import CommandParser
-from rlhf.errors import ConfigError, RlhfError, nearest_hint
+from rlhf.errors import ConfigError, RlhfError, nearest_hint, printable
 
 if TYPE_CHECKING:
     from rlhf.models.conversation import Conversation
@@ -134,7 +135,10 @@ def obey(conversations: "Sequence[Conversation]", command: str) -> bool:
             print(f"{name}  {what}", file=sys.stderr)
     elif command != "/quit":
         hint = nearest_hint(command, COMMANDS)
-        print(f"no such command: {command}{hint}; // begins a message with /", file=sys.stderr)
+        print(
+            f"no such command: {printable(command)}{hint}; // begins a message with /",
+            file=sys.stderr,
+        )
     return command != "/quit"
 
 
@@ -197,6 +201,8 @@ def _in_columns(conversations: "Sequence[Conversation]", message: str) -> None:
 def _lines() -> Iterator[str]:
     """What is typed, a message at a time, until the input ends."""
     prompt = "> " if sys.stdin.isatty() else ""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # bytes that are no text end no conversation
     if prompt:
         import readline  # noqa: F401  (arrow keys and history in `input`)
     while True:

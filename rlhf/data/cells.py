@@ -139,8 +139,10 @@ def votes_in(place: str, row: Row) -> tuple[Row, ...]:
 
 
 def label_in(place: str, row: Row) -> bool:
-    """The label of an unpaired row: whether its completion is a good one."""
-    if not isinstance(row.get("label"), (bool, int)):
+    """The label of an unpaired row: whether its completion is a good one. 1 and 0 will do; -1 as
+    another "bad" would be true to Python.
+    """
+    if not isinstance(row.get("label"), (bool, int)) or row["label"] not in (0, 1):
         raise DataError(f"{place}: label must be true or false; mend or remove that row")
     return bool(row["label"])
 

@@ -46,6 +46,9 @@ __all__ = [
     "unpaired_completions",
 ]
 
+MOST = 10**6
+"""Of a row's weight and margin: beside a larger one fp32 would lose every other row."""
+
 _Read = TypeVar("_Read")
 
 
@@ -242,9 +245,9 @@ def _pair(
         rejected_ended=flag_in(place, "rejected_ended", row),
         rejected_prompt=rejected_prompt if rejected_prompt != prompt else None,
         p_chosen=probability_in(place, "p_chosen", row),
-        margin=number_in(place, "margin", row, 0),
+        margin=number_in(place, "margin", row, 0, MOST),
         judgement_ids=ids_in(place, "judgement_ids", row),
-        weight=number_in(place, "weight", row, 0),
+        weight=number_in(place, "weight", row, 0, MOST),
         group=name_in(place, "group", row),
         criteria=criteria_in(place, row),
         votes=votes_in(place, row),
@@ -298,7 +301,7 @@ def _unpaired(place: str, row: Row, losses: DataLosses) -> Unpaired | None:
         label=label_in(place, row),
         place=place,
         ended=flag_in(place, "ended", row),
-        weight=number_in(place, "weight", row, 0),
+        weight=number_in(place, "weight", row, 0, MOST),
         judgement_ids=ids_in(place, "judgement_ids", row),
         item=name_in(place, "item", row),
         simulated=row.get("simulated") is True,

@@ -16,6 +16,8 @@ from rlhf.records import Message, PromptContent
 
 _PROBE = "\u2603probe\u2603"  # stands for a completion when the template is asked what follows one
 
+# About texts over the tokenizer's own limit: what is too long is counted, and dropped or cut, here.
+_SILENT = {"verbose": False}
 
 RENDERINGS = ("chat", "plain")
 """How messages become text: by the tokenizer's chat template, or as a plain transcript."""
@@ -65,6 +67,7 @@ class Renderer:
                 return_dict=False,
                 add_generation_prompt=not continued,
                 continue_final_message=continued,
+                tokenizer_kwargs=_SILENT,
             )
         except TemplateError as error:
             reason = " ".join(str(error).split())[:80].replace(";", ",")
@@ -79,7 +82,9 @@ class Renderer:
         Special tokens written out in the text are data, and never become special tokens: no
         completion can end itself in its middle.
         """
-        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        encoded = self.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, **_SILENT
+        )
         ids: list[int] = list(encoded["input_ids"])
         return ids if ended is False else [*ids, self.turn_end_id]
 
@@ -110,7 +115,7 @@ class Renderer:
         return ids, mask
 
     def _plain_ids(self, text: str) -> list[int]:
-        ids: list[int] = list(self.tokenizer(text)["input_ids"])
+        ids: list[int] = list(self.tokenizer(text, **_SILENT)["input_ids"])
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         if bos is not None and ids[:2] == [bos, bos]:
             ids = ids[1:]  # the text brought its own
@@ -150,6 +155,13 @@ def _ids_after_completion(tokenizer: Any) -> list[int]:
     if not tokenizer.chat_template:
         return []
     turns = [{"role": "user", "content": "-"}, {"role": "assistant", "content": _PROBE}]
-    rendered = tokenizer.apply_chat_template(turns, tokenize=False)
+    try:
+        rendered = tokenizer.apply_chat_template(turns, tokenize=False)
+    except TemplateError as error:
+        reason = " ".join(str(error).split())[:80]
+        raise ConfigError(
+            f"the chat template cannot render a question and its answer ({reason}); mend it, or "
+            "give another --chat_template_file"
+        ) from None
     tail = rendered.rpartition(_PROBE)[2]
     return list(tokenizer(tail, add_special_tokens=False)["input_ids"])

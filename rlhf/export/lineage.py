@@ -9,10 +9,15 @@ from rlhf.errors import ConfigError, DataError
 from rlhf.evaluation.gate.binding import reward_sha256
 from rlhf.manifest import MANIFEST_NAME, Manifest
 from rlhf.models.adapters import base_of, is_adapter
-from rlhf.models.registry import NAMED_MODELS, is_pulled, model_folder, weight_hashes
+from rlhf.models.registry import (
+    NAMED_MODELS,
+    TRAINER_STATE,
+    is_pulled,
+    model_folder,
+    weight_hashes,
+)
 
 _RUN_NAME = "run.json"  # a training stage writes it first, and the manifest last
-_TRAINERS_OWN = "training_args.bin"  # lies beside the weights and holds none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,20 @@ def lineage(folder: Path, manifest: Manifest) -> list[Link]:
             found.append(link)
             waiting.append(link)
     return found
+
+
+def refuse_edited(folder: Path, manifest: Manifest) -> None:
+    """DataError when weights in `folder` are others than those that the stage wrote: the card
+    would tell another model's numbers. A manifest that records none is taken at its word.
+    """
+    found = weight_hashes(folder)
+    for name, digest in manifest.outputs.items():
+        if name in found and found[name] != digest:
+            raise DataError(
+                f"{folder / name}: others than the weights that the stage wrote (its "
+                f"{MANIFEST_NAME} says sha256 {digest[:12]}); put those back, or run the stage "
+                "again with --restart"
+            )
 
 
 def refuse_other_base(folder: Path, manifest: Manifest) -> None:
@@ -142,4 +161,4 @@ def _differs(recorded: Mapping[str, Any], folder: Path) -> bool:
 
 
 def _weights_alone(files: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: digest for name, digest in files.items() if name != _TRAINERS_OWN}
+    return {name: digest for name, digest in files.items() if name != TRAINER_STATE}

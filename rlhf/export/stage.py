@@ -16,6 +16,7 @@ from rlhf.export.lineage import (
     base_revision,
     finished_stage,
     lineage,
+    refuse_edited,
     refuse_other_base,
 )
 from rlhf.export.weights import DTYPES, adapter_base, write_adapter, write_policy, write_reward
@@ -45,12 +46,14 @@ def export_stage(options: ExportOptions) -> Manifest:
 
     The folder appears in one step; an earlier export there is replaced. ConfigError for what
     cannot be exported so or a folder that holds something else, DataError for a stage that is
-    unfinished or whose base has changed, StageError where the disk or the hub refuses.
+    unfinished, was edited since, or whose base has changed, StageError where the disk or the hub
+    refuses.
     """
     stage_dir, output_dir = options.stage_dir, options.output_dir
     manifest = finished_stage(stage_dir)
     refuse_impossible(options, manifest)
     refuse_folder(stage_dir, output_dir)
+    refuse_edited(stage_dir, manifest)
     refuse_other_base(stage_dir, manifest)
     links = lineage(stage_dir, manifest)
     base = adapter_base(stage_dir) if options.adapter_only else None

@@ -80,6 +80,7 @@ class Conversation:
         """
         if not message.strip():
             raise DataError("an empty message; write what to ask")
+        refuse_half_characters("the message", message)
         turns: list[Message] = [*self.turns, {"role": "user", "content": message}]
         prompt_ids, num_dropped = self._fitting(turns)
         self.reply = Reply(num_dropped=num_dropped)
@@ -167,6 +168,14 @@ class Conversation:
         return str(piece)
 
 
+def refuse_half_characters(what: str, text: str) -> None:
+    """DataError for text that a terminal or a file gave in other bytes than UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{what} is no whole text (bytes that are not UTF-8); mend it") from None
+
+
 def open_conversation(
     name: str,
     *,
@@ -183,6 +192,7 @@ def open_conversation(
     for a reward model, damaged weights, or a template that knows no system turn.
     """
     location = Path(resolve_model(name))
+    refuse_half_characters("--system", system or "")
     tokenizer = load_tokenizer(name)
     if chat_template is not None:
         tokenizer.chat_template = chat_template

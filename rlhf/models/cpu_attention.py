@@ -25,7 +25,13 @@ BLOCK = 64
 take 6 ms in blocks, 20 ms whole and 18 ms in torch's kernel; 700 tokens 27, 145 and 85 ms."""
 MAX_TOKENS = 2048
 """In a row; longer ones go to torch's kernel. At this length: 255 ms against 575."""
-_SPECIAL = ("sliding_window", "softcap", "s_aux")  # what some families add to attention
+_HARMLESS = {
+    *("is_causal", "position_ids", "use_cache", "past_key_values", "num_items_in_batch"),
+    *("output_attentions", "output_hidden_states", "output_router_logits", "return_dict"),
+    *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"),
+}
+"""Options that change nothing here; whatever else a family adds (a window, a cap of the scores,
+sinks, a bias by position) is for its own kernel."""
 
 
 def use_short_row_attention(model: Any) -> bool:
@@ -79,7 +85,7 @@ def short_row_attention(
         and dropout == 0.0
         and value.shape[-1] == query.shape[-1]
         and _is_known(attention_mask, module, length, options)
-        and all(options.get(name) is None for name in _SPECIAL)
+        and all(name in _HARMLESS or value is None for name, value in options.items())
     )
     if not plain:
         return sdpa_attention_forward(  # type: ignore[no-any-return]

@@ -67,7 +67,7 @@ class BaseDtypeLinear(PeftLinear):  # type: ignore[misc]
         """The only active adapter, where it is plain LoRA without dropout; else None."""
         if self.disable_adapters or len(self.active_adapters) != 1:
             return None
-        adapter = self.active_adapters[0]
+        adapter: str = self.active_adapters[0]
         if adapter not in self.lora_A or adapter in self.lora_variant:
             return None
         dropout = self.lora_dropout[adapter]
@@ -75,7 +75,18 @@ class BaseDtypeLinear(PeftLinear):  # type: ignore[misc]
             return None
         base: Any = self.base_layer
         frozen = not any(weight.requires_grad for weight in base.parameters())
-        return adapter if frozen and self.lora_B[adapter].bias is None else None
+        parts = base, self.lora_A[adapter], self.lora_B[adapter]
+        if not frozen or parts[2].bias is not None or any(map(_does_more, parts)):
+            return None
+        return adapter
+
+
+def _does_more(linear: Any) -> bool:
+    """Whether calling a linear layer does more than a product: hooks gather its weights or bring
+    them to the device (DeepSpeed, accelerate), or watch it.
+    """
+    hooks = linear._forward_hooks, linear._forward_pre_hooks, linear._backward_hooks
+    return type(linear) is not nn.Linear or "forward" in vars(linear) or any(hooks)
 
 
 class _LoraProduct(torch.autograd.Function):  # type: ignore[misc]

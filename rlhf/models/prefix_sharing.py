@@ -18,12 +18,26 @@ from torch import Tensor
 
 from rlhf.models.cpu_attention import MAX_TOKENS
 from rlhf.models.cpu_attention import NAME as SHORT_ROWS
+from rlhf.models.rollouts.decoding import evaluating
 
 MASKED_ATTENTION = ("sdpa", "eager", SHORT_ROWS)
 """Attention implementations that take a mask of our own making."""
 
 MASKED_LAYERS = {"full_attention", "sliding_attention"}
 """Kinds of layers that attend by that mask; a sliding one as long as its window holds a row."""
+
+PLACE_WINDOWS = ("window_size", "attention_window_size")
+"""Configured widths within which some families (GPT-Neo) let a layer see by its place in a row."""
+
+PER_TOKEN = ("output_router_logits", "output_hidden_states", "output_attentions")
+"""What a call can ask for that a shared row would have of other tokens than plain rows."""
+
+EXACT, ROUNDED = {torch.float32: 1e-3, torch.float64: 1e-3}, 0.05
+"""By how much of the states' size both paths may differ on a probe, and by how much in narrower
+dtypes: SmolLM2-135M differs by less than 1e-3 in bf16, and by 0.2 without its positions."""
+
+PROBE_LENGTHS = (12, 15)
+"""Tokens of the longest plain and of the longest shared row of the probe."""
 
 PAYS_BELOW = 0.9
 """Shared over plain tokens, padding included, below which sharing pays: an explicit mask costs
@@ -137,8 +151,8 @@ def put_back(hidden: Tensor, sources: Tensor) -> Tensor:
 
 def why_not(backbone: Any) -> str | None:
     """Why a backbone cannot share prefixes, in words; None when it can."""
-    config = backbone.config
-    attention = config._attn_implementation
+    config = backbone.config.get_text_config()
+    attention = backbone.config._attn_implementation
     if attention not in MASKED_ATTENTION:
         return f"attention {attention!r} takes no mask of our own"
     if "position_ids" not in inspect.signature(type(backbone).forward).parameters:
@@ -166,36 +180,89 @@ class PrefixSharing:
         self.num_tokens = self.num_plain_tokens = 0
         self._backbone = backbone
         self._plain = backbone.forward
+        self._is_probed = self.refusal is not None
 
     def forward(self, input_ids: Any = None, attention_mask: Any = None, **rest: Any) -> Any:
         """What the backbone returns for plain rows [2P, L], `last_hidden_state` [2P, L, H]."""
         if not self._pays(input_ids, attention_mask, rest):
             return self._plain(input_ids=input_ids, attention_mask=attention_mask, **rest)
         self.num_shared += 1
-        rows = share_rows(input_ids, attention_mask, self._backbone.config.pad_token_id or 0)
-        if self._packs(rows):
-            self.num_tokens -= rows.ids.numel() - int(rows.lengths.sum())
-            rows = pack_rows(rows)
+        rows = share_rows(input_ids, attention_mask, self._pad_id)
+        packed = self._packed(rows)
+        self.num_tokens -= rows.ids.numel() - packed.ids.numel()
+        return self._on(packed, rest)
+
+    def _on(self, rows: SharedRows, rest: Mapping[str, Any]) -> Any:
+        """The backbone's output on shared rows, with the states of the plain ones."""
         shared = {"input_ids": rows.ids, "attention_mask": self._mask(rows.visible)}
-        output = self._plain(**(rest | shared | {"position_ids": rows.positions}))
+        output = self._plain(**(dict(rest) | shared | {"position_ids": rows.positions}))
         output.last_hidden_state = put_back(output.last_hidden_state, rows.sources)
         return output
+
+    @property
+    def _pad_id(self) -> int:
+        return getattr(self._backbone.config.get_text_config(), "pad_token_id", None) or 0
+
+    def _probe(self, device: Any) -> None:
+        """Refuse a backbone whose states are others on the shared path, whatever its reason.
+
+        One that attends to later tokens, that counts distances by places, or that takes no mask
+        of our own would otherwise learn from wrong states without a word.
+        """
+        self._is_probed = True
+        kind = self._backbone.config.model_type
+        try:
+            ids, mask = (each.to(device) for each in _probe_rows(self._backbone))
+            with torch.no_grad(), evaluating(self._backbone):  # and without noise
+                plain = self._plain(input_ids=ids, attention_mask=mask, use_cache=False)
+                rows = self._packed(share_rows(ids, mask, self._pad_id))
+                shared = self._on(rows, {"use_cache": False})
+        except Exception as error:  # whatever a family does with rows it was not made for
+            self.refusal = f"{kind} does not take shared rows ({type(error).__name__})"
+            return
+        expected, found = (each.last_hidden_state[mask.bool()] for each in (plain, shared))
+        differs = float((found - expected).float().norm() / expected.float().norm())
+        exact = EXACT.get(expected.dtype, ROUNDED)
+        if torch.is_autocast_enabled(device.type):
+            exact = ROUNDED
+        if not differs <= exact:
+            self.refusal = f"{kind} computes something else on shared rows (a probe, {differs:.1%})"
 
     def _pays(self, ids: Any, mask: Any, rest: Mapping[str, Any]) -> bool:
         """Whether a batch can be shared, and computes enough fewer tokens that way."""
         if self.refusal is not None or not _is_paired(ids, mask, rest):
             return False
+        if not self._is_probed and self._is_within_windows(*PROBE_LENGTHS):
+            self._probe(ids.device)
+            if self.refusal is not None:
+                return False
         lengths = mask.long().sum(1)  # [2P]
         chosen, rejected = lengths.chunk(2)
         row = int((chosen + rejected - common_prefix_lengths(ids, mask)).max())
         shared, plain = row * len(chosen), ids.numel()
-        window = getattr(self._backbone.config, "sliding_window", None)
-        within = window is None or int(lengths.max()) <= window
-        pays = within and shared <= self.pays_below * plain
+        within = self._is_within_windows(int(lengths.max()), row)
+        pays = self._is_probed and within and shared <= self.pays_below * plain
         self.num_batches += 1
         self.num_tokens += shared if pays else plain
         self.num_plain_tokens += plain
         return pays
+
+    def _is_within_windows(self, plain: int, shared: int) -> bool:
+        """Whether no token of a plain row of so many tokens, or of a shared one, is out of sight of
+        another: a mask of our own tells a layer of no window.
+        """
+        config = self._backbone.config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        places = [getattr(config, name, None) for name in PLACE_WINDOWS]
+        if not getattr(self._backbone, "_supports_attention_backend", False):
+            # Older families keep a causal mask of that size, or a table of places.
+            places.append(getattr(config, "max_position_embeddings", None))
+        return (not window or plain <= window) and all(
+            shared <= each for each in places if isinstance(each, int)
+        )
+
+    def _packed(self, rows: SharedRows) -> SharedRows:
+        return pack_rows(rows) if self._packs(rows) else rows
 
     def _packs(self, rows: SharedRows) -> bool:
         """Whether to put all pairs into one row: where attention skips what a token does not see.
@@ -236,7 +303,27 @@ def _is_paired(ids: Any, mask: Any, rest: Mapping[str, Any]) -> bool:
     others = ("past_key_values", "inputs_embeds", "position_ids")
     if any(rest.get(name) is not None for name in others):
         return False
+    if any(isinstance(each, Tensor) for each in rest.values()):  # of the plain rows' tokens
+        return False
+    if any(rest.get(name) for name in PER_TOKEN):
+        return False
     return bool((mask[:, :-1] >= mask[:, 1:]).all())
+
+
+def _probe_rows(backbone: Any) -> tuple[Tensor, Tensor]:
+    """Two ragged pairs of few tokens [4, L] from all over the vocabulary, and their mask."""
+    size = int(backbone.config.get_text_config().vocab_size)
+    tokens = iter((index * 7919 + 11) % size for index in range(40))
+    prompts = [[next(tokens) for _ in range(count)] for count in (7, 2)]
+    rows = [
+        prompt + [next(tokens) for _ in range(count)]
+        for counts in ((3, 6), (5, 4))
+        for prompt, count in zip(prompts, counts, strict=True)
+    ]
+    length = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    return ids, mask
 
 
 @contextmanager
@@ -248,8 +335,12 @@ def sharing_prefixes(
     With `packs_always` their pairs stand in one row whatever the attention.
     """
     sharing = PrefixSharing(backbone, pays_below=pays_below, packs_always=packs_always)
+    before = vars(backbone).get("forward")  # such as accelerate's, of a model on several devices
     backbone.forward = sharing.forward
     try:
         yield sharing
     finally:
-        del backbone.forward
+        if before is None:
+            del backbone.forward
+        else:
+            backbone.forward = before

@@ -209,6 +209,10 @@ def weights_sha256(folder: Path) -> str:
     return sha256("".join(weight_hashes(folder).values()).encode()).hexdigest()
 
 
+TRAINER_STATE = "training_args.bin"
+"""What transformers' trainer leaves beside the weights; it holds none."""
+
+
 def weight_hashes(folder: Path) -> dict[str, str]:
     """The sha256 (hex) of each of a folder's weight files, by name."""
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])

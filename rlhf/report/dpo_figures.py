@@ -87,7 +87,7 @@ def _curves(manifest: Manifest, log: Sequence[Row]) -> list[Curve]:
         (
             "Accuracy of the implicit reward",
             "Pairs whose chosen completion gained more over the reference than the rejected one. "
-            "At the first step policy and reference are one: neither gains, so none counts as right.",
+            "At the first step policy and reference are one: neither gains, and none counts.",
             {"rewards/accuracies": "training", "eval_rewards/accuracies": "held out"},
             {"unit": "%", "whole": True, "level": (0.5, "")},
         ),

@@ -12,11 +12,12 @@ from rlhf.errors import ConfigError, DataError, GateError, StageError, printable
 from rlhf.manifest import make_folder
 from rlhf.pipeline.runner import locked
 from rlhf.sweep.plan import SweepPlan
-from rlhf.sweep.study import Study
+from rlhf.sweep.study import DATABASE_NAME, Study
 from rlhf.sweep.trial import Ended, clear_checkpoints, metric_of, run_trial
 from rlhf.sweep.wording import duration, outcome_line, trial_name
 
 TRIALS_NAME = "trials"
+_MADE_FIRST = (".lock", f"{DATABASE_NAME}-journal", TRIALS_NAME)
 _MAX_KILLS = 2
 _USERS_OWN = {error.exit_code: error for error in (ConfigError, DataError, GateError)}
 
@@ -30,6 +31,7 @@ def run_sweep(
     is kept and counted. StageError when every trial failed; the error of a first trial that
     cannot run at all (exit 2, 3 or 5), since the others would end alike.
     """
+    refuse_foreign_folder(folder)
     with locked(make_folder(folder)):
         study = Study(folder, plan)
         progress = Progress(study)
@@ -39,6 +41,20 @@ def run_sweep(
             progress.trial_ended()
         _refuse_all_failed(study.ended())
         return study.trials
+
+
+def refuse_foreign_folder(folder: Path) -> None:
+    """ConfigError for a file, and for a folder that holds anything but a sweep."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--output_dir {folder}: a file; give a folder")
+    if not folder.is_dir() or (folder / DATABASE_NAME).exists():
+        return
+    strange = sorted(path.name for path in folder.iterdir() if path.name not in _MADE_FIRST)
+    if strange:
+        raise ConfigError(
+            f"--output_dir {folder}: holds {strange[0]}, which no sweep put there; choose another "
+            "--output_dir"
+        )
 
 
 def _run_one(

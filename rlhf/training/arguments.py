@@ -27,6 +27,7 @@ from rlhf.training.options import (
 from rlhf.training.ppo.config_checks import refuse_impossible_online
 from rlhf.training.quiet import silence_known_noise
 from rlhf.training.reference_checks import refuse_impossible_reference
+from rlhf.training.rewards.checks import BELOW_1, Ranges, refuse_out_of_range
 from rlhf.training.trackers import require_trackers
 
 _CONFIG_CLASSES = {
@@ -47,6 +48,25 @@ ONLINE = ("ppo", "rloo", "grpo", "online_dpo")
 
 MAX_WEIGHT = 1e6
 """Of a criterion in the scalar: the sum of a few heads stays a number that fp32 holds."""
+
+_MOST = 10**9  # torch takes no size above 2**63, and nobody means one that large
+_TRAINING_RANGES: Ranges = {
+    "learning_rate": (0, inf, True),
+    "weight_decay": (0, inf, True),
+    "max_grad_norm": (0, inf, True),
+    "adam_beta1": (0, BELOW_1, True),
+    "adam_beta2": (0, BELOW_1, True),
+    "adam_epsilon": (0, 1, True),
+    "warmup_steps": (0, inf, True),
+    "logging_steps": (0, inf, True),
+    "save_steps": (0, inf, True),
+    "eval_steps": (0, inf, False),
+    "per_device_train_batch_size": (1, _MOST, True),
+    "per_device_eval_batch_size": (1, _MOST, True),
+    "gradient_accumulation_steps": (1, _MOST, True),
+    "dataloader_num_workers": (0, 1024, True),
+}
+_LORA_RANGES: Ranges = {"lora_r": (1, _MOST, True), "lora_alpha": (0, inf, False)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +116,7 @@ def parse_settings(
     for key, value in (
         ("dataset_name", stage.dataset_name),
         ("model_name_or_path", model.model_name_or_path),
+        ("output_dir", training.output_dir),  # of "" the files would lie in the current folder
     ):
         if not value:
             raise ConfigError(f"--{key} is needed; for example: {example}")
@@ -127,8 +148,12 @@ def refuse_impossible_numbers(training: Any, model: Any) -> None:
         value = getattr(training, name)
         if value is not None and not 0 <= value < 2**32:
             raise ConfigError(f"--{name} {value}: must be from 0 to {2**32 - 1}")
-    if model.use_peft and model.lora_r < 1:
-        raise ConfigError(f"--lora_r {model.lora_r}: must be at least 1")
+    refuse_out_of_range(training, _TRAINING_RANGES)
+    epochs = training.num_train_epochs
+    if not (0 < epochs <= _MOST) and training.max_steps <= 0:
+        raise ConfigError(f"--num_train_epochs {epochs}: must be above 0 and at most {_MOST:g}")
+    if model.use_peft:
+        refuse_out_of_range(model, _LORA_RANGES)
     if not 0 <= model.lora_dropout <= 1:
         raise ConfigError(f"--lora_dropout {model.lora_dropout}: must be from 0 to 1")
 

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import BadZipFile, ZipFile
 
+from safetensors import SafetensorError, safe_open
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlhf.config import decides_result
@@ -163,8 +164,14 @@ def require_readable(checkpoint: Path) -> None:
     if not _read_json(state):
         raise DataError(f"{state}: missing or damaged; {again}")
     for path in sorted(checkpoint.glob("*.pt*")):  # .pt and .pth
-        if not is_zipfile(path):
+        if not _has_readable_index(path):
             raise DataError(f"{path}: damaged; {again}")
+    for path in sorted(checkpoint.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except SafetensorError:
+            raise DataError(f"{path}: damaged; {again}") from None
 
 
 class CheckpointKeeper(TrainerCallback):  # type: ignore[misc]
@@ -207,6 +214,20 @@ class CheckpointKeeper(TrainerCallback):  # type: ignore[misc]
         for old in checkpoints(folder)[: -self.keep]:
             if best is None or old.name != Path(best).name:
                 shutil.rmtree(old, ignore_errors=True)
+
+
+def _has_readable_index(path: Path) -> bool:
+    """Whether what torch saved says itself what it holds: all but the tensors is read, and by its
+    checksums.
+    """
+    try:
+        with ZipFile(path) as archive:
+            for each in archive.infolist():
+                if "/data/" not in each.filename:
+                    archive.read(each)
+    except (BadZipFile, OSError, EOFError, ValueError, NotImplementedError):
+        return False
+    return True
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

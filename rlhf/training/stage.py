@@ -20,7 +20,7 @@ from rlhf.errors import ConfigError, DataError
 from rlhf.manifest import Manifest, file_sha256, invalidate, make_folder, recorded_stage
 from rlhf.models.adapters import adapter_chain
 from rlhf.models.loading import load_tokenizer
-from rlhf.models.registry import model_identity, resolve_model
+from rlhf.models.registry import TRAINER_STATE, model_identity, resolve_model, weight_hashes
 from rlhf.models.trl_compat import train_from
 from rlhf.records import content_hash
 from rlhf.training.arguments import ONLINE, Settings
@@ -142,6 +142,13 @@ def rows_of(stage: StageArguments) -> RowKind:
 def refuse_own_inputs(settings: Settings) -> None:
     """ConfigError when what the stage would write lies over a model or a gate that it reads."""
     name, stage = settings.model.model_name_or_path, settings.stage
+    folder = Path(settings.training.output_dir)
+    for data in (stage.dataset_name, stage.eval_dataset_name):
+        if data and Path(data).is_dir() and folder.resolve() == Path(data).resolve():
+            raise ConfigError(
+                f"--output_dir {folder}: it is the folder of the data, among which the stage would "
+                "write its own files; choose another --output_dir"
+            )
     base, adapters = adapter_chain(resolve_model(name))
     _refuse_over(settings, f"the model {name}", [Path(base), *adapters])
     if isinstance(stage, DPOArguments) and stage.ref_model_name_or_path:
@@ -175,8 +182,9 @@ def load_renderer(settings: Settings) -> Renderer:
     if path := chat_template_path(settings):
         try:
             tokenizer.chat_template = Path(path).read_text("utf-8")
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}; give a Jinja file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not a text file"
+            raise ConfigError(f"{path}: {reason}; give a Jinja file") from None
     return Renderer(tokenizer, settings.stage.rendering)
 
 
@@ -310,6 +318,9 @@ def manifest_of(settings: Settings, inputs: Inputs) -> Iterator[Manifest]:
         if inputs.heldout is not None:
             manifest.provenance["eval_data"] = inputs.heldout.provenance
         yield manifest
+        hashes = weight_hashes(folder)
+        hashes.pop(TRAINER_STATE, None)
+        manifest.outputs = hashes | manifest.outputs  # what exports ask for: edited since or not
 
 
 def run_trainer(trainer: Any, claim: Claim, settings: Settings) -> dict[str, Any]:

@@ -139,3 +139,23 @@ def test_reward_model_cannot_talk(words, tiny_model, tmp_path, capsys):
     words[2] = str(tmp_path / "reward")
     assert main([*words, "--message", "x"]) == 3
     assert "a reward model; it scores completions and cannot write them" in capsys.readouterr().err
+
+
+def test_bytes_that_are_no_text_end_no_conversation(words, monkeypatch, capsys):
+    """Of a terminal in another encoding, or a file piped in."""
+    typed = io.TextIOWrapper(
+        io.BytesIO(b"\xff\xfe caf\xe9\nhello\n/nope\x1b[2J\n"), encoding="utf-8"
+    )
+    monkeypatch.setattr("sys.stdin", typed)
+    assert main([*words, "--temperature", "0"]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("cut at") + said.err.count("an empty answer") <= 2
+    assert said.out.count("\n") >= 2
+    assert "\x1b" not in said.out + said.err
+
+
+@pytest.mark.parametrize("option", ["--message", "--system"])
+def test_half_a_character_is_one_line(option, words, capsys):
+    asked = [] if option == "--message" else ["--message", "hello"]
+    assert main([*words, option, "caf\udce9", *asked]) == 3
+    assert "no whole text" in capsys.readouterr().err.splitlines()[-1]

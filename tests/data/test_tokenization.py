@@ -1,5 +1,7 @@
 """The ids of training are those of a rollout: hand-checked on a tokenizer made on the spot."""
 
+import logging
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -180,3 +182,25 @@ def test_turns_that_the_template_refuses_are_bad_data_and_not_a_crash():
         renderer.prompt_ids([{"role": "system", "content": "Be brief."}])
     with pytest.raises(DataError, match="without turns"):
         renderer.prompt_ids([])
+
+
+@pytest.mark.parametrize("template", ["{% for", "{{ raise_exception('never') }}"])
+def test_a_template_that_renders_nothing_at_all_is_a_setting_to_mend(template):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(ConfigError, match="the chat template cannot render a question and its"):
+        Renderer(tokenizer)
+
+
+def test_a_text_over_the_tokenizers_limit_is_no_warning_of_indexing_errors(caplog):
+    """Its words would stand before ours, about a row that is dropped and counted."""
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    renderer = Renderer(make_tokenizer())
+    try:
+        assert len(renderer.completion_ids("x y " * 400)) > 512
+        assert len(renderer.prompt_ids("x y " * 400)) > 512
+        assert len(renderer.prompt_ids([{"role": "user", "content": "x y " * 400}])) > 512
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not caplog.records

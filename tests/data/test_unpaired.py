@@ -39,14 +39,14 @@ def test_unpaired_rows_are_read_with_their_columns():
 
 def test_conversational_rows_and_rows_that_hold_too_little():
     row = {"prompt": [USER], "completion": [said("a")], "label": True}
-    broken = {"label": "yes"}, {"prompt": " "}, {"weight": -1}, {"completion": 3}
+    broken = {"label": "yes"}, {"label": -1}, {"prompt": " "}, {"weight": -1}, {"completion": 3}
     data = dataset(row, BAD, *(GOOD | each for each in broken))
     [one, _] = unpaired_completions(data)
     assert (one.prompt, one.completion) == ([USER], "a")
     assert data.losses.dropped == {
-        "label must be true or false": 1,
+        "label must be true or false": 2,  # -1 would be true to Python
         "empty prompt": 1,
-        "weight must be a finite number, at least 0": 1,
+        "weight must be a finite number from 0 to 1000000": 1,
         "completion must be text or a list of {role, content} turns": 1,
     }
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from rlhf.cli import main
 from rlhf.export import stage as stage_module
@@ -152,9 +153,22 @@ def test_adapter_on_an_adapter_goes_out_merged_alone(trained, tmp_path, capsys):
     assert "is an adapter itself" in error_of(capsys)
 
 
+def test_weights_that_were_edited_since_are_not_exported_as_the_stages(stages, tmp_path, capsys):
+    path = stages / "dpo" / "adapter_model.safetensors"
+    recorded = Manifest.read(stages / "dpo").outputs
+    assert recorded == {path.name: file_sha256(path)}
+    weights = load_file(path)
+    save_file({name: weight + 1 for name, weight in weights.items()}, path)
+    assert export(stages / "dpo", tmp_path / "out") == 3
+    assert f"{path}: others than the weights that the stage wrote" in error_of(capsys)
+    assert not (tmp_path / "out").exists()
+
+
 def test_damaged_weights_are_one_line_and_leave_nothing(stages, tmp_path, capsys):
     path = stages / "dpo" / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:100])
+    note = stages / "dpo" / "manifest.json"  # as older ones are, which say no hashes of weights
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"outputs": {}}))
     assert export(stages / "dpo", tmp_path / "out") == 3
     assert "damaged adapter" in error_of(capsys)
     assert not (tmp_path / "out").exists()

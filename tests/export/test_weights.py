@@ -152,6 +152,8 @@ def test_merge_that_would_make_another_model_is_refused(trained, stages, tmp_pat
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (stages / "dpo" / name).unlink()
     adapted.save_pretrained(stages / "dpo", save_embedding_layers=False)
+    note = stages / "dpo" / "manifest.json"  # as if the stage had trained that one
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"outputs": {}}))
     words = ["export", str(stages / "dpo"), "--output_dir", str(tmp_path / "out")]
     assert main(words) == 4
     error = capsys.readouterr().err.splitlines()[-1]

@@ -80,7 +80,8 @@ def test_no_token_sees_a_later_one():
 
 
 @pytest.mark.parametrize(
-    "change", ["added mask", "mask a head", "float32", "long", "window", "cache", "both ways"]
+    "change",
+    ["added mask", "mask a head", "float32", "long", "window", "cache", "both ways", "not known"],
 )
 def test_whatever_else_there_is_goes_to_torchs_kernel(change, monkeypatch):
     called = []
@@ -94,7 +95,11 @@ def test_whatever_else_there_is_goes_to_torchs_kernel(change, monkeypatch):
         "mask a head": torch.ones(2, 6, 7, 7, dtype=torch.bool),
     }
     mask = masks.get(change)
-    options = {"window": {"sliding_window": 4}, "both ways": {"is_causal": False}}.get(change, {})
+    options = {
+        "window": {"sliding_window": 4},
+        "both ways": {"is_causal": False},
+        "not known": {"position_bias": torch.zeros(1)},
+    }.get(change, {})
     monkeypatch.setattr(cpu_attention, "MAX_TOKENS", 6 if change == "long" else 7)
     if change == "cache":
         query = query[:, :, -1:]

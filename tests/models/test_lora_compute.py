@@ -52,6 +52,19 @@ def test_plain_lora_takes_the_fast_path_and_others_pefts(tiny_model):
     assert takes(lora_dropout=0.1) is None
 
 
+@pytest.mark.parametrize("part", ["base_layer", "lora_A", "lora_B"])
+def test_layers_that_do_more_than_multiply_are_called(part, tiny_model):
+    ours, seen = made(tiny_model), []
+    for layer in ours.modules():
+        if hasattr(layer, "lora_A"):
+            inner = getattr(layer, part)
+            inner = inner if part == "base_layer" else inner["default"]
+            inner.register_forward_pre_hook(lambda *_: seen.append(1))  # as DeepSpeed gathers
+    with computing_in_base_dtype(ours), torch.no_grad():
+        ours(IDS)
+    assert len(seen) == 14
+
+
 def test_two_active_adapters_take_pefts_path(tiny_model):
     ours, theirs = made(tiny_model), made(tiny_model)
     for model in (ours, theirs):

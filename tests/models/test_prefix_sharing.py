@@ -228,6 +228,89 @@ def test_families_that_cannot_share_say_so(options, reason):
     assert reason in sharing.summary()
 
 
+@pytest.mark.parametrize(
+    ("family", "changes", "reason"),
+    [
+        ("Bert", {}, "computes something else"),  # sees later tokens
+        ("Falcon", {"alibi": True, "head_dim": None}, "does not take shared rows"),
+    ],
+)
+def test_what_a_probe_finds_to_be_another_model_takes_the_plain_path(family, changes, reason):
+    changes = {key: value for key, value in changes.items() if value is not None}
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=128,
+        pad_token_id=PAD,
+        **changes,
+    )
+    torch.manual_seed(0)
+    backbone = transformers.AutoModel.from_config(config).train()
+    ids, mask = paired_batch()
+    drawn = torch.get_rng_state()
+    with sharing_prefixes(backbone, pays_below=1.0) as sharing:
+        backbone(input_ids=ids, attention_mask=mask)
+        changed = torch.get_rng_state()
+    assert sharing.num_shared == 0
+    assert reason in sharing.summary()
+    assert backbone.training
+    torch.set_rng_state(drawn)
+    backbone(input_ids=ids, attention_mask=mask)
+    assert torch.equal(torch.get_rng_state(), changed)  # a probe draws no random number
+
+
+def test_layers_that_see_so_many_places_share_no_longer_rows():
+    config = transformers.GPTNeoConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_layers=2,
+        num_heads=4,
+        attention_types=[[["global", "local"], 1]],
+        window_size=45,
+        max_position_embeddings=128,
+        initializer_range=0.3,
+        pad_token_id=PAD,
+        resid_dropout=0,
+        embed_dropout=0,
+        attention_dropout=0,
+    )
+    torch.manual_seed(0)
+    backbone = transformers.AutoModel.from_config(config, attn_implementation="eager")
+    ids, mask = paired_batch()  # 43 tokens at most in a shared row
+    with torch.no_grad(), sharing_prefixes(backbone, pays_below=1.0) as sharing:
+        for window in (45, 42):
+            config.window_size = window
+            found = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+            assert sharing.num_shared == 1
+            plain = sharing._plain(input_ids=ids, attention_mask=mask).last_hidden_state
+            real = mask.bool()
+            torch.testing.assert_close(found[real], plain[real], atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_asked_of_each_token_is_asked_of_plain_rows():
+    backbone = backbone_of(tiny_scorer("Llama", "sdpa"))
+    ids, mask = paired_batch()
+    with sharing_prefixes(backbone, pays_below=1.0) as sharing:
+        states = backbone(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        assert states[0].shape[:2] == ids.shape
+        # A mixture's balance is counted over the tokens that the attention mask of the batch has.
+        backbone(input_ids=ids, attention_mask=mask, output_router_logits=True)
+        backbone(input_ids=ids, attention_mask=mask, token_type_ids=torch.zeros_like(ids))
+    assert sharing.num_batches == sharing.num_shared == 0
+
+
+def test_a_forward_that_others_had_put_there_stays():
+    backbone = backbone_of(tiny_scorer("Llama", "sdpa"))
+    theirs = backbone.forward
+    backbone.forward = theirs
+    with pytest.raises(KeyError), sharing_prefixes(backbone):
+        raise KeyError
+    assert vars(backbone)["forward"] is theirs
+
+
 def test_a_window_shorter_than_the_rows_takes_the_plain_path():
     model, (ids, mask) = tiny_scorer("Mistral", "sdpa", sliding_window=8), paired_batch()
     with sharing_prefixes(backbone_of(model), pays_below=1.0) as sharing:

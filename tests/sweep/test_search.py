@@ -241,3 +241,18 @@ def test_a_process_that_ignores_the_request_is_made_to_end(monkeypatch):
     stop(process)
     assert process.returncode == -signal.SIGKILL
     process.stdout.close()
+
+
+@pytest.mark.parametrize("strange", ["model.safetensors", "notes"])
+def test_a_folder_of_anything_else_is_left_alone(strange, sweep, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / strange).write_text("")
+    with pytest.raises(ConfigError, match=f"holds {strange}, which no sweep put there"):
+        sweep()
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == [strange]
+
+
+def test_a_file_is_no_folder_for_a_sweep(sweep, tmp_path):
+    (tmp_path / "sweep").write_text("")
+    with pytest.raises(ConfigError, match="a file; give a folder"):
+        sweep()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rlhf.errors import ConfigError, DataError
 from rlhf.training.checkpoints import (
@@ -207,8 +208,16 @@ def test_a_damaged_file_of_the_right_size_is_named_before_transformers_reads_it(
     state, optimizer = checkpoint / "trainer_state.json", checkpoint / "optimizer.pt"
     state.write_text('{"global_step": 5}')
     torch.save({"step": 5}, optimizer)
+    with pytest.raises(DataError, match=r"adapter_model.safetensors: damaged; remove"):
+        require_readable(checkpoint)  # of eight bytes, and no full disk
+    save_file({"weight": torch.zeros(1)}, checkpoint / "adapter_model.safetensors")
     require_readable(checkpoint)
-    optimizer.write_bytes(bytes(optimizer.stat().st_size))
+    whole = optimizer.read_bytes()
+    at = whole.index(b"step")  # in the pickle, as a disk would turn a byte round: sizes agree
+    optimizer.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
+    with pytest.raises(DataError, match=r"optimizer.pt: damaged"):
+        require_readable(checkpoint)
+    optimizer.write_bytes(bytes(len(whole)))
     with pytest.raises(DataError, match=r"optimizer.pt: damaged; remove .*checkpoint-5 to go on"):
         require_readable(checkpoint)
     state.write_text('{"global_')

@@ -26,6 +26,14 @@ def test_neither_a_reward_model_nor_its_gate_is_written_over(verb, output, tmp_p
         refuse_own_inputs(settings(tmp_path / "rewards" / output))
 
 
+def test_the_folder_of_the_data_is_not_written_into(pairs, run_stage, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    pairs.rename(tmp_path / "data" / "log.json")  # as a stage calls its own
+    run_stage("dpo", tmp_path / "data", out="data", expect=2)
+    assert "it is the folder of the data" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["log.json"]
+
+
 @pytest.mark.parametrize("peft", [True, False])
 def test_an_adapter_is_merged_into_weights_that_can_be_trained(peft, run_stage, pairs):
     tuned = run_stage("dpo", pairs, "--use_peft", "--max_steps", "1")

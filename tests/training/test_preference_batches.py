@@ -172,7 +172,11 @@ def test_every_step_has_the_rows_that_were_drawn(lengths, step_size, seed):
     ours = list(StepsByLength(drawn, lengths, step_size))
     for start in range(0, len(drawn), step_size):
         step = ours[start : start + step_size]
-        assert sorted(step) == sorted(drawn[start : start + step_size])
+        as_drawn = drawn[start : start + step_size]
+        if len(step) < step_size:  # its last micro-batch may be smaller, and counts more
+            assert step == as_drawn
+            continue
+        assert sorted(step) == sorted(as_drawn)
         assert [lengths[row] for row in step] == sorted(
             (lengths[row] for row in step), reverse=True
         )

@@ -53,7 +53,7 @@ class HeldoutSamples:
         began = time.monotonic()
         first, last = _part(len(self.prompts), trainer.args.process_index, trainer.args.world_size)
         mine = self.prompts[first:last]
-        if self._reference_lengths is None:
+        if self._reference_lengths is None or trainer.args.sync_ref_model:  # it moves
             with _as_reference(trainer) as reference:
                 written = self._sample(trainer, reference, mine, REFERENCE_SEED, first)
             self._reference_lengths = _gathered(trainer, [len(one.token_ids) for one in written])

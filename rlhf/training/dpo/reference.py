@@ -180,16 +180,31 @@ def release_reference(trainer: Any) -> None:
 
 def reference_sha256(name: str, revision: str | None = None) -> str:
     """The sha256 (hex) of all that decides what a model says: the weights under it, its adapters'
-    and how strong they are, wherever the folders lie. Of a hub id, that of its name and revision.
+    and how strong they are, wherever the folders lie. Of a hub id, that of its name and of the
+    commit that `revision` stands for now: a branch moves on.
     """
     base, adapters = adapter_chain(resolve_model(name))
-    parts: list[Any] = [_weights_of(base), None if Path(base).is_dir() else revision]
+    commit = None if Path(base).is_dir() else commit_of(base, revision)
+    parts: list[Any] = [_weights_of(base), commit]
     config = Path(base) / MODEL_CONFIG_NAME
     if config.is_file():
         parts.append(file_sha256(config))
     for folder in adapters:
         parts += [weights_sha256(folder), read_adapter_config(folder) | {_BASE_KEY: None}]
     return content_hash(parts)
+
+
+def commit_of(hub_id: str, revision: str | None) -> str | None:
+    """The commit of a hub's revision (None: its main branch), as the model would be loaded now; the
+    revision itself where neither the hub nor the cache knows it.
+    """
+    from transformers.utils import cached_file
+
+    try:  # asks the hub, and the cache where there is no network; its folders are named by commits
+        found = cached_file(hub_id, MODEL_CONFIG_NAME, revision=revision or "main")
+    except OSError:
+        return revision
+    return Path(found).parent.name if found else revision
 
 
 def _weights_of(base: str) -> str:

@@ -21,6 +21,7 @@ from rlhf.data.columns import Columns
 from rlhf.data.progress import progress
 from rlhf.errors import StageError
 from rlhf.manifest import make_folder
+from rlhf.models.loading import load_tokenizer
 from rlhf.records import content_hash
 from rlhf.training.arguments import Settings
 from rlhf.training.dpo.reference import (
@@ -38,6 +39,7 @@ ID_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 _KEY_SHOWN = {
     "reference": "the reference's weights",
     "computed": "dtype or quantisation",
+    "vocabulary": "the tokenizer's number of entries",
     "ld_alpha": "ld_alpha",
     "rows": "the tokenised rows",
 }
@@ -133,6 +135,8 @@ def cache_key(settings: Settings, rows: Columns) -> dict[str, Any]:
     return {
         "reference": reference_sha256(reference.name, revision),
         "computed": content_hash([str(each) for each in dtypes]),
+        # A tokenizer of more entries than the model has rows adds some, which take their share.
+        "vocabulary": len(load_tokenizer(reference.name, revision=revision)),
         "ld_alpha": training.ld_alpha,
         "rows": content_hash([[row[name] for name in ID_COLUMNS] for row in rows]),
     }

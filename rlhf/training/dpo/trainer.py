@@ -131,7 +131,7 @@ class GuardedDPOTrainer(  # type: ignore[misc]
         labels.pop("row", None)
         batch = {name: value for name, value in inputs.items() if name not in LABEL_COLUMNS}
         uneven = self.mean_batch if self.model.training else None
-        if not labels and uneven is None:
+        if not labels and uneven is None and not self._is_beyond_trl():
             return super().compute_loss(model, batch, return_outputs=return_outputs)
         reference = dict(zip(REFERENCE_COLUMNS, self.reference_logps(batch), strict=True))
         recorder = Recorder(model)
@@ -139,6 +139,12 @@ class GuardedDPOTrainer(  # type: ignore[misc]
             super().compute_loss(recorder, batch | reference)
         loss = self._own_loss(recorder.output, batch | reference, labels, uneven)
         return (loss, recorder.output) if return_outputs else loss
+
+    def _is_beyond_trl(self) -> bool:
+        """WPO's weights of a hinge loss: TRL's own fails in the backward pass, since it multiplies
+        in place what relu keeps.
+        """
+        return bool(self.use_weighting) and "hinge" in self.loss_types
 
     @contextmanager
     def _reference_given(self) -> Iterator[None]:

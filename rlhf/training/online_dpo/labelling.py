@@ -136,11 +136,12 @@ class JudgeLabeller:
             for sample in one.samples:
                 sample.score = 0.0
         for (one, i, j), verdict in zip(meetings, verdicts, strict=True):
-            share = verdict.first_wins / (len(one.samples) - 1)
-            one.samples[i].score += share
-            one.samples[j].score += (1 - verdict.first_wins) / (len(one.samples) - 1)
+            one.samples[i].score += verdict.first_wins
+            one.samples[j].score += 1 - verdict.first_wins
         for one in prompts:
             for sample in one.samples:
+                # Halves add up exactly; shares would not, and as many wins were no tie.
+                sample.score /= max(len(one.samples) - 1, 1)
                 sample.scores = {self.judge.name: sample.score}
         return self._labelled(verdicts)
 

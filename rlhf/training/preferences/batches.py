@@ -212,7 +212,9 @@ class StepsByLength(Sampler[int]):
 
     The rows of a step stay those that were drawn; cut into micro-batches, those of like length
     stand together and little is padded. With micro-batches of one size the step's gradient is
-    that of any other cut, as long as the loss of a pair does not depend on its micro-batch.
+    that of any other cut, as long as the loss of a pair does not depend on its micro-batch. A last
+    step of fewer rows stays as it was drawn: its last micro-batch may be smaller, its pairs then
+    count more, and they would be the shortest each time.
     """
 
     def __init__(self, drawn: Any, lengths: Sequence[int], step_size: int) -> None:
@@ -232,7 +234,8 @@ class StepsByLength(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         drawn = iter(self.drawn)
         while step := list(islice(drawn, self.step_size)):
-            yield from by_length(step, self.lengths)
+            is_whole = len(step) == self.step_size
+            yield from by_length(step, self.lengths) if is_whole else step
 
 
 def cut_by_length(loader: Any, lengths: Sequence[int], step_size: int) -> None:

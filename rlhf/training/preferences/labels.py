@@ -44,12 +44,16 @@ def plan_labels(arguments: PreferenceArguments, pairs: Sequence[Pair], name: str
 
     "auto" labels are soft where some pair carries p_chosen or a criterion's; ties are kept with
     soft labels and dropped with hard ones, unless the settings say. DataError when soft labels
-    are asked for and there are none.
+    are asked for and there are none, and the same for margins.
     """
     heads = parse_criteria(arguments.criteria) if isinstance(arguments, RewardArguments) else {}
     says = any(pair.p_chosen is not None for pair in pairs) or bool(heads)
     if arguments.labels == "soft" and not says:
         raise DataError(f"{name}: no row carries p_chosen; add the column, or --labels hard")
+    if arguments.use_margin and not any(pair.margin for pair in pairs):
+        raise DataError(
+            f"{name}: no row carries a margin above 0; add the column, or leave out --use_margin"
+        )
     soft = arguments.labels == "soft" or (arguments.labels == "auto" and says)
     return LabelPlan(
         kind="soft" if soft else "hard",

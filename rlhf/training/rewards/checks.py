@@ -11,6 +11,9 @@ from rlhf.training.rewards.options import ScoreOptions
 Ranges = Mapping[str, tuple[float, float, bool]]
 """name -> (low, high, whether low itself will do); high always will."""
 
+BELOW_1 = 1 - 1e-9
+"""The high end of what must stay below 1."""
+
 SCORE_RANGES: Ranges = {
     "ensemble_penalty": (0, inf, True),
     "reward_clip": (0, inf, False),
@@ -86,4 +89,6 @@ def _range(low: float, high: float, inclusive: bool) -> str:
     if low == -inf:
         return "finite"
     above = f"at least {low:g}" if inclusive else f"above {low:g}"
+    if high == BELOW_1:
+        return f"{above} and below 1"
     return f"{above} and finite" if high == inf else f"{above} and at most {high:g}"

@@ -246,6 +246,18 @@ def test_soft_labels_without_p_chosen_are_one_line(run_stage, pairs, capsys):
     assert "no row carries p_chosen" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_margins_asked_for_and_not_there_are_one_line(run_stage, pairs, capsys):
+    run_stage("dpo", pairs, "--use_margin", expect=3)
+    assert "no row carries a margin above 0" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_weight_that_would_drown_all_others_is_counted_as_lost(run_stage, tmp_path, capsys):
+    """Beside 1e300 the others' share of the mean is 0 in fp32, and nothing would be learnt."""
+    data = write_rows(tmp_path / "p.jsonl", [*rows_of(3, weight=1.0), *rows_of(1, 3, weight=1e300)])
+    run_stage("dpo", data, expect=5)
+    assert "1 dropped: weight must be a finite number" in capsys.readouterr().err
+
+
 def test_a_loss_that_leaves_the_numbers_names_the_rows(run_stage, pairs, capsys):
     options = ("--use_peft", "--learning_rate", "1e30", "--max_grad_norm", "0", "--max_steps", "9")
     run_stage("dpo", pairs, *options, "--save_steps", "1", expect=4)

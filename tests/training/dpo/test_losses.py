@@ -150,6 +150,17 @@ def test_certain_labels_cost_what_trl_says(trainer, loss_type):
         assert_same_as_trl(trainer, [loss_type], label_smoothing=0.2)
 
 
+def test_weighted_hinge_has_a_gradient(trainer):
+    """TRL's own multiplies in place what relu keeps, and ends in the backward pass."""
+    assert_same_as_trl(trainer, ["hinge"], use_weighting=True)
+    batch = batch_of(trainer, list(range(5)))
+    trainer.model.zero_grad()
+    trainer.compute_loss(trainer.model, batch).backward()
+    grads = [each.grad for each in trainer.model.parameters() if each.grad is not None]
+    assert sum(float(each.abs().sum()) for each in grads) > 0
+    trainer.model.zero_grad()
+
+
 @pytest.mark.parametrize("loss_type", [*OF_A_GAP, "exo_pair", "sft"])
 def test_other_divergences_cost_what_trl_says(trainer, loss_type):
     for divergence in ("forward_kl", "js_divergence", "alpha_divergence"):

@@ -307,6 +307,7 @@ def test_runs_share_a_folder_and_only_the_first_computes(run_stage, pairs, tmp_p
     assert not (first / "reference").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -314,6 +315,7 @@ def test_runs_share_a_folder_and_only_the_first_computes(run_stage, pairs, tmp_p
         ("model", "the reference's weights"),
         ("dtype", "dtype or quantisation"),
         ("ld_alpha", "ld_alpha"),
+        ("tokenizer", "the tokenizer's number of entries"),
     ],
 )
 def test_what_changed_since_is_said_in_one_line_and_computed_again(
@@ -327,6 +329,10 @@ def test_what_changed_since_is_said_in_one_line_and_computed_again(
         pairs.write_text(pairs.read_text().replace("yes 3.", "yes 4!"))
     elif change == "model":
         make_tiny_model(model, seed=1)
+    elif change == "tokenizer":  # the model grows a row for it, which takes its share
+        tokenizer = load_tokenizer(model)
+        tokenizer.add_tokens(["<|more|>"])
+        tokenizer.save_pretrained(model)
     else:
         value = {"dtype": "bfloat16", "ld_alpha": "0.5"}[change]
         options += [f"--{change}", value]
@@ -410,6 +416,21 @@ def test_a_key_names_the_strength_of_an_adapter_and_not_its_place(adapter, tmp_p
     config["lora_alpha"] *= 2
     (moved / "adapter_config.json").write_text(json.dumps(config))
     assert reference_sha256(str(moved)) != before
+
+
+def test_a_branch_of_the_hub_that_moved_on_is_another_reference(tmp_path, monkeypatch, tiny_model):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    folder, found = tmp_path / "models--someone--model", []
+    for commit in ("a" * 40, "b" * 40, "a" * 40):
+        snapshot, main_branch = folder / "snapshots" / commit, folder / "refs" / "main"
+        for path in (snapshot / "config.json", main_branch):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
+        main_branch.write_text(commit)
+        found.append(reference_sha256("someone/model"))
+    assert found[0] == found[2] != found[1]
+    assert found[0] == reference_sha256("someone/model", "main")
+    assert reference_sha256("nobody/model", "v1") != reference_sha256("nobody/model", "v2")
 
 
 def test_a_key_does_not_name_what_the_reference_has_no_part_in(settings_for, rows_for):

@@ -75,6 +75,30 @@ def test_scores_are_shares_of_wins(functions):
     assert found.counts == {"num_verdicts": 3, "num_order_ties": 0, "num_judge_failures": 0}
 
 
+def test_as_many_wins_are_a_tie_however_they_came_about():
+    """Of six, three wins are as many as two and two halves; fifths do not add up so."""
+    verdicts = {(0, 1): 1, (0, 2): 1, (0, 3): 1, (0, 4): 0, (0, 5): 0}
+    verdicts |= {(1, 2): 1, (1, 3): 1, (1, 4): 0.5, (1, 5): 0.5}
+    verdicts |= {(i, j): 0.5 for i in range(2, 6) for j in range(i + 1, 6)}
+    answers = {1: (0, 1), 0: (1, 0), 0.5: ("tie", "tie")}
+
+    class Known:
+        name = "known"
+
+        def compare(self, prompts, pairs):
+            orders = [(int(one), int(other)) for one, other in pairs]
+            return [
+                answers[verdicts[order]][0]
+                if order in verdicts
+                else answers[verdicts[order[::-1]]][1]
+                for order in orders
+            ]
+
+    one = prompt_samples(*map(str, range(6)))
+    JudgeLabeller(Known()).label([one], "", {})
+    assert one.samples[0].score == one.samples[1].score == 0.6
+
+
 def test_a_judge_that_likes_a_place_gives_ties(functions):
     labeller = JudgeLabeller(FunctionJudge(f"{functions}:biased"))
     one = prompt_samples("aaa", "b", "cc")
