@@ -30,7 +30,8 @@ class Run:
     """What one process trains. `rows` names a file with tokenised pairs (see `write_rows`).
 
     The first of a work folder's runs writes its fresh LoRA to `weights`; the others begin with
-    those. `options` are more of the DPO stage's settings.
+    those. `options` are more of the DPO stage's settings. Of the first `num_scored` pairs the
+    log-probs of both completions are taken down before training.
     """
 
     side: str
@@ -39,6 +40,7 @@ class Run:
     dtype: str = "bfloat16"
     num_steps: int
     options: dict[str, Any] = field(default_factory=dict)
+    num_scored: int = 0
 
 
 SETTINGS: dict[str, Any] = {
@@ -82,15 +84,32 @@ def train(run: Run, folder: Path) -> dict[str, Any]:
     trainer = (make_ours if run.side in STAGE_SIDES else make_stock)(settings, rows)
     share_weights(trainer.model, Path(run.weights))
     clock = Clock(trainer)
+    with passes(run.side, trainer, settings):
+        logps = completion_logps(trainer, run.num_scored)
     with passes(run.side, trainer, settings) as sharing:
         trainer.train()
     return {
+        "logps": logps,
         "losses": clock.losses(),
         "seconds": clock.seconds,
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         "logs": logs(trainer),
         "token_share": token_share(sharing, rows, run.num_steps),
     }
+
+
+def completion_logps(trainer: Any, number: int) -> list[float]:
+    """What the model, adapter off, gives each completion of the first pairs, in nats.
+
+    In micro-batches as they are trained on; chosen and rejected of each in turn.
+    """
+    found: list[float] = []
+    size = SETTINGS[BATCHES[0]]
+    for start in range(0, number, size):
+        rows = [trainer.train_dataset[place] for place in range(start, min(start + size, number))]
+        sides = trainer.compute_ref_log_probs(trainer.model, trainer.data_collator(rows))
+        found += [float(logp) for side in sides for logp in side]
+    return found
 
 
 def token_share(sharing: Any, rows: Sequence[dict], num_steps: int) -> float:

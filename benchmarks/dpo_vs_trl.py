@@ -13,6 +13,7 @@ times mean something only on a machine that does nothing else.
 import argparse
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -197,19 +198,43 @@ def measure_equality(options: argparse.Namespace, folder: Path) -> dict[str, Any
     """What each side logs in each dtype, from the same weights on the same micro-batches."""
     folder = folder / "equality"
     folder.mkdir(exist_ok=True)
-    write_rows(folder / "rows.json", hh_rows(options, options.equal_steps * PAIRS_A_STEP))
-    logged, remaining = {}, Remaining(2 * len(SIDES))
+    number = options.equal_steps * PAIRS_A_STEP
+    write_rows(folder / "rows.json", hh_rows(options, number))
+    logged, logps, remaining = {}, {}, Remaining(2 * len(SIDES))
     for dtype in ("float32", "bfloat16"):
         for side in SIDES:
             remaining.announce(f"equality, {side} in {dtype}")
             steps, as_drawn = options.equal_steps, {"batch_by_length": "never"}
-            run = a_run(options, folder, side, steps, dtype, **as_drawn)
-            logged[f"{side} {dtype}"] = compared(measure(run, folder, f"{side}-{dtype}"))
+            run = replace(a_run(options, folder, side, steps, dtype, **as_drawn), num_scored=number)
+            result = measure(run, folder, f"{side}-{dtype}")
+            logged[f"{side} {dtype}"] = compared(result)
+            logps[f"{side} {dtype}"] = result["logps"]
     exact = logged["stock float32"]
     return {
         "logged": logged,
         "fp32": distances(logged["ours float32"], exact),
         "bf16": {side: distances(logged[f"{side} bfloat16"], exact) for side in SIDES},
+        "logps": logp_errors(logps),
+    }
+
+
+def logp_errors(logps: dict[str, list[float]], seed: int = 0) -> dict[str, Any]:
+    """How far a completion's log-prob in bf16 is from stock's in fp32: root mean squares in nats,
+    and the ratio of ours to stock's with its 95% interval by the bootstrap over completions.
+
+    The fp32 of both sides is compared too: the largest difference.
+    """
+    exact = np.array(logps["stock float32"])
+    squares = np.stack([(np.array(logps[f"{side} bfloat16"]) - exact) ** 2 for side in SIDES], 1)
+    drawn = np.random.default_rng(seed).integers(len(squares), size=(10_000, len(squares)))
+    means = squares[drawn].mean(1)  # [10000, 2]
+    low, high = np.quantile(np.sqrt(means[:, 0] / means[:, 1]), [0.025, 0.975])
+    ours, stock = np.sqrt(squares.mean(0))
+    return {
+        "num_completions": len(exact),
+        "fp32_max": float(np.abs(np.array(logps["ours float32"]) - exact).max()),
+        "bf16_rms": {"ours": float(ours), "stock": float(stock)},
+        "ratio": {"value": float(ours / stock), "low": float(low), "high": float(high)},
     }
 
 
@@ -325,7 +350,14 @@ def equality_table(found: dict[str, Any]) -> list[str]:
             for side in SIDES
         )
         lines.append(f"  {key:22}{exact['max']:>12.1e}{cells}")
-    return [*lines, "  from stock's fp32: the largest difference; for bf16 mean, largest"]
+    noise = found["logps"]
+    return [
+        *lines,
+        "  from stock's fp32: the largest difference; for bf16 mean, largest",
+        f"  log-prob of a completion, {noise['num_completions']} of them, root mean square from "
+        f"stock's fp32 in nats: bf16 ours {noise['bf16_rms']['ours']:.3f}, stock "
+        f"{noise['bf16_rms']['stock']:.3f}, ratio {_interval(noise['ratio'])}",
+    ]
 
 
 def ratios_table(found: dict[str, Any]) -> list[str]:

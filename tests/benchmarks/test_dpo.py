@@ -52,13 +52,17 @@ def test_all_sides_begin_alike_and_log_the_same(benchmark, tmp_path, tiny_model)
                 "lora_r": 2,
                 "batch_by_length": "never",
             },
+            num_scored=3,
         )
         found[side] = training.train(run, tmp_path)
         assert len(found[side]["seconds"]) == 3
     exact = versus.compared(found["stock"])
     assert {"loss", "grad_norm", "entropy", "rewards/margins", "logps/chosen"} <= exact[0].keys()
     assert abs(exact[2]["loss"] - exact[0]["loss"]) > 1e-3  # it moves, so a slip would show
+    assert len(found["stock"]["logps"]) == 6
+    assert max(found["stock"]["logps"]) < 0
     for side in ("prompt", "head", "ours", "shared", "plain"):
+        assert found[side]["logps"] == pytest.approx(found["stock"]["logps"], rel=1e-5)
         gaps = versus.distances(versus.compared(found[side]), exact)
         assert max(one["relative"] for one in gaps.values()) < 1e-5
     # rows of 20 + 4 + 7 tokens where the plain ones have two of 27
@@ -72,6 +76,21 @@ def test_the_ratio_is_of_sums_and_lies_in_its_interval(benchmark):
     found = versus.ratio_interval(pairs)
     assert found["value"] == pytest.approx(4 / 6)
     assert (found["low"], found["high"]) == pytest.approx((1 / 2, 3 / 4))  # either pair alone
+
+
+def test_rounding_is_told_beside_stocks_own(benchmark):
+    versus = benchmark("dpo_vs_trl")
+    found = versus.logp_errors(
+        {
+            "stock float32": [0.0, 0.0],
+            "ours float32": [0.0, 1e-6],
+            "ours bfloat16": [0.3, -0.3],
+            "stock bfloat16": [0.6, 0.6],
+        }
+    )
+    assert found["fp32_max"] == pytest.approx(1e-6)
+    assert found["bf16_rms"] == pytest.approx({"ours": 0.3, "stock": 0.6})
+    assert found["ratio"] == pytest.approx({"value": 0.5, "low": 0.5, "high": 0.5})
 
 
 def test_distances_are_the_largest_and_relative_to_numbers_above_one(benchmark):
