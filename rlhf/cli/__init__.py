@@ -58,8 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         known = as_rlhf_error(error)
+        end_progress_bars()
         print(f"rlhf {words[0]}: {one_line(known)}", file=sys.stderr)
         return known.exit_code
+
+
+def end_progress_bars() -> None:
+    """Close the bars that an error left open: it has a line of its own, for programs too."""
+    if tqdm := sys.modules.get("tqdm"):
+        for bar in list(getattr(tqdm.tqdm, "_instances", ())):
+            bar.close()
 
 
 def take_debug(words: list[str]) -> bool:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from rlhf.cli import main, verb_module
+from rlhf.errors import DataError
 from rlhf.training.trackers import go_offline_where_needed
 
 QUICK = ["--max_steps", "2", "--logging_steps", "1", "--per_device_train_batch_size", "2"]
@@ -39,6 +41,21 @@ def test_interrupted_by_hand_it_says_how_to_go_on(options, said, monkeypatch, ca
     monkeypatch.setattr(verb_module("dpo"), "main", interrupted)
     assert main(["dpo", *options]) == 130
     assert capsys.readouterr().err == f"rlhf: interrupted; {said}\n"
+
+
+def test_an_error_has_a_line_of_its_own_below_a_progress_bar(monkeypatch, capsys):
+    open_bars = []
+
+    def failing(words):
+        open_bars.append(tqdm(total=3, file=sys.stderr))
+        open_bars[0].update()
+        raise DataError("pairs.jsonl: broken; mend it")
+
+    monkeypatch.setattr(verb_module("dpo"), "main", failing)
+    assert main(["dpo"]) == 3
+    err = capsys.readouterr().err
+    assert "1/3" in err
+    assert err.endswith("\nrlhf dpo: pairs.jsonl: broken; mend it\n")
 
 
 @pytest.fixture
