@@ -5,6 +5,7 @@ stage, or a scripted one that takes no time. Both are processes that can be kill
 import json
 import math
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -144,6 +145,8 @@ def sweep_scripted(folder: Path, changes: Mapping[str, Any]) -> int:
     """A sweep of the scripted stage as a process of its own: 0 at its end."""
     from rlhf.sweep import search, trial
 
+    # As in a terminal: what a shell starts in the background is born deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     vars(trial)["start"] = start_scripted
     vars(trial)["_POLL_S"] = 0.005
     search.run_sweep(make_plan(**changes), folder)

@@ -18,6 +18,9 @@ from tests.training.conftest import metrics_of, read_json, write_rows
 
 HELD = ("--eval_fraction", "0.4")
 
+OUTPUTS = ("heldout.jsonl", "train_sample.jsonl", "adapter_model.safetensors")
+"""What the manifest binds to the run by hash: what a gate reads, and the weights."""
+
 
 def trainer_for(tiny_model, pairs, tmp_path, *options: str):
     from rlhf.training.reward import make_trainer, read_columns
@@ -70,7 +73,7 @@ def test_it_learns_and_what_is_saved_scores_as_it_did(run_stage, pairs):
     rows = [json.loads(line) for line in (folder / "heldout.jsonl").read_text().splitlines()]
     assert len(rows) == metrics["n"]
     assert all(is_held_out(row["prompt"], 0.4) for row in rows)
-    written = {name: file_sha256(folder / name) for name in ("heldout.jsonl", "train_sample.jsonl")}
+    written = {name: file_sha256(folder / name) for name in OUTPUTS}
     # what a gate says that it read
     assert read_json(folder / "manifest.json")["outputs"] == written
     scorer = RewardModel.load(folder)
@@ -191,9 +194,7 @@ def test_a_second_prompt_of_a_pair_that_is_held_out_is_counted(run_stage, tmp_pa
 def test_the_scored_rows_are_bound_to_their_training(run_stage, pairs):
     folder = run_stage("reward", pairs, "--use_peft", "--eval_fraction", "0.4")
     bound = read_json(folder / "manifest.json")["outputs"]
-    assert bound == {
-        name: file_sha256(folder / name) for name in ("heldout.jsonl", "train_sample.jsonl")
-    }
+    assert bound == {name: file_sha256(folder / name) for name in OUTPUTS}
 
 
 def test_without_held_out_pairs_there_is_no_number(run_stage, pairs):
